@@ -1,0 +1,1 @@
+//! The engine on the network. Nothing is here yet: one machine comes first.
