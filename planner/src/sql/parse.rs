@@ -1,0 +1,94 @@
+//! Cuts a script into statements.
+//!
+//! Each statement keeps its own text and the whole script, so that an error found later, when names are
+//! resolved, can still show the line it stands on.
+
+use std::sync::Arc;
+
+use datafusion_sql::parser::{DFParserBuilder, Statement};
+use datafusion_sql::resolve::resolve_table_references;
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+use super::dialect::DIALECT;
+use super::{message, tokens};
+use crate::error::{PlanError, Result};
+
+/// How deep expressions and subqueries may nest.
+const NESTING_MAX: usize = 128;
+
+/// One statement of a script.
+#[derive(Debug, Clone)]
+pub struct ParsedStatement {
+    /// The statement's text, without the semicolon.
+    pub text: String,
+    pub(super) statement: Statement,
+    /// The whole script, which the statement's positions count in.
+    pub(super) script: Arc<str>,
+    /// Where in the script the statement starts.
+    pub(super) start: Location,
+}
+
+impl ParsedStatement {
+    /// Tables, views and paths that the statement names, each once: what a catalog snapshot must hold (or
+    /// must be known not to exist) before the statement can be bound. Unquoted names are in lower case; a
+    /// schema stays in front, with a dot.
+    pub fn tables(&self) -> Result<Vec<String>> {
+        let (tables, _) = resolve_table_references(&self.statement, true)?;
+        Ok(tables.into_iter().map(|t| super::provider::key(&t)).collect())
+    }
+}
+
+/// The statements of a script, which are separated by semicolons. A syntax error shows its line.
+pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
+    let tokens = tokenize(sql)?;
+    parse_tokens(sql, tokens)
+}
+
+/// The script's tokens, with their places.
+pub(super) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
+    Tokenizer::new(&DIALECT, sql)
+        .tokenize_with_location()
+        .map(tokens::complete)
+        .map_err(|e| message::syntax(sql, &e.message, Some(e.location)))
+}
+
+/// The statements that tokens of `sql` make.
+pub(super) fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Vec<ParsedStatement>> {
+    let script: Arc<str> = sql.into();
+    let mut parser = DFParserBuilder::new(tokens)
+        .with_dialect(&DIALECT)
+        .with_recursion_limit(NESTING_MAX)
+        .build()
+        .map_err(|e| message::parser(sql, e))?;
+    let mut statements = vec![];
+    loop {
+        while parser.parser.consume_token(&Token::SemiColon) {}
+        let first = parser.parser.peek_token();
+        if first.token == Token::EOF {
+            return Ok(statements);
+        }
+        let statement = parser.parse_statement().map_err(|e| message::parser(sql, e))?;
+        let next = parser.parser.peek_token();
+        if !matches!(next.token, Token::SemiColon | Token::EOF) {
+            let text = format!("Expected: end of statement, found: {}", next.token);
+            return Err(message::syntax(sql, &text, Some(next.span.start)));
+        }
+        let from = message::offset(sql, first.span.start);
+        let to = if next.token == Token::EOF { sql.len() } else { message::offset(sql, next.span.start) };
+        statements.push(ParsedStatement {
+            text: sql[from..to].trim_end().to_string(),
+            statement,
+            script: script.clone(),
+            start: first.span.start,
+        });
+    }
+}
+
+/// The one statement of a text.
+pub(super) fn parse_one(sql: &str) -> Result<ParsedStatement> {
+    let mut statements = parse(sql)?;
+    match (statements.pop(), statements.is_empty()) {
+        (Some(statement), true) => Ok(statement),
+        _ => Err(PlanError::Syntax { message: "expected one statement".into() }),
+    }
+}
