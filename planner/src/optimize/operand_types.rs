@@ -1,0 +1,216 @@
+//! Operands whose types DataFusion would bring together in the wrong way.
+//!
+//! A floating-point number beside a decimal makes both floating-point, as in PostgreSQL and DuckDB.
+//! DataFusion coerces the other way, to DECIMAL(30, 15), in comparisons, CASE, COALESCE, lists and UNION:
+//! `f < 0.5` would fail for large and be wrong for tiny values of `f`. So before types are coerced, decimals
+//! that meet a float are cast to DOUBLE; constants become DOUBLE constants.
+//!
+//! A date or time compared with a number is an error, not a comparison with the days since 1970. A date and
+//! an interval with hours in it make a timestamp. A constant that is cast to an integer is rounded, as the
+//! engine's own casts do; the optimizer's would cut it off.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::{Column, DFSchema, Result, ScalarValue, plan_err};
+use datafusion_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction};
+use datafusion_expr::expr_rewriter::NamePreserver;
+use datafusion_expr::expr_schema::ExprSchemable;
+use datafusion_expr::logical_plan::{Projection, Union, Values};
+use datafusion_expr::utils::merge_schema;
+use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, cast};
+
+/// Functions whose arguments get one common type.
+const COMMON_TYPE: &[&str] = &["coalesce", "nullif", "greatest", "least", "nvl", "make_array"];
+
+/// The plan with decimals as DOUBLE where they meet floats.
+pub(super) fn rewrite(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let rewritten = plan.transform_up_with_subqueries(|plan| {
+        let plan = match plan {
+            LogicalPlan::Union(union) => LogicalPlan::Union(unify_inputs(union)?),
+            LogicalPlan::Values(values) => LogicalPlan::Values(unify_rows(values)?),
+            other => unify_expressions(other)?,
+        };
+        // What is below may have changed its types.
+        Ok(Transformed::yes(plan.recompute_schema()?))
+    })?;
+    Ok(rewritten.data)
+}
+
+fn unify_expressions(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let schema = merge_schema(&plan.inputs());
+    let names = NamePreserver::new(&plan);
+    let rewritten = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let expr = expr.transform_up(|e| unify_operands(e, &schema))?;
+        Ok(expr.update_data(|e| name.restore(e)))
+    })?;
+    Ok(rewritten.data)
+}
+
+/// One operator's operands.
+fn unify_operands(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { mut left, op, mut right }) => {
+            if op.supports_propagation() {
+                check_comparable(&[&left, &right], schema)?;
+            }
+            let with_time = matches!(op, Operator::Plus | Operator::Minus)
+                && (add_time(&mut left, &right, schema)? || add_time(&mut right, &left, schema)?);
+            if with_time {
+                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            }
+            let changed = (op.supports_propagation() || op.is_numerical_operators())
+                && unify(&mut [&mut left, &mut right], schema)?;
+            Ok(Transformed::new_transformed(Expr::BinaryExpr(BinaryExpr { left, op, right }), changed))
+        }
+        Expr::Between(Between { mut expr, negated, mut low, mut high }) => {
+            check_comparable(&[&expr, &low, &high], schema)?;
+            let changed = unify(&mut [&mut expr, &mut low, &mut high], schema)?;
+            Ok(Transformed::new_transformed(Expr::Between(Between { expr, negated, low, high }), changed))
+        }
+        Expr::InList(InList { mut expr, mut list, negated }) => {
+            check_comparable(&std::iter::once(&*expr).chain(&list).collect::<Vec<_>>(), schema)?;
+            let mut all: Vec<&mut Expr> = std::iter::once(&mut *expr).chain(&mut list).collect();
+            let changed = unify(&mut all, schema)?;
+            Ok(Transformed::new_transformed(Expr::InList(InList { expr, list, negated }), changed))
+        }
+        Expr::InSubquery(InSubquery { mut expr, subquery, negated }) => {
+            let other = subquery.subquery.schema().field(0).data_type().clone();
+            let mine = expr.get_type(schema)?;
+            let changed = other.is_floating() && mine.is_decimal();
+            if changed {
+                *expr = to_double(*expr)?;
+            }
+            let expr = Expr::InSubquery(InSubquery { expr, subquery, negated });
+            Ok(Transformed::new_transformed(expr, changed))
+        }
+        Expr::Case(Case { mut expr, mut when_then_expr, mut else_expr }) => {
+            let mut results: Vec<&mut Expr> =
+                when_then_expr.iter_mut().map(|(_, then)| &mut **then).collect();
+            results.extend(else_expr.as_deref_mut());
+            let mut changed = unify(&mut results, schema)?;
+            if let Some(operand) = &mut expr {
+                let mut compared: Vec<&mut Expr> = vec![operand];
+                compared.extend(when_then_expr.iter_mut().map(|(when, _)| &mut **when));
+                changed |= unify(&mut compared, schema)?;
+            }
+            Ok(Transformed::new_transformed(Expr::Case(Case { expr, when_then_expr, else_expr }), changed))
+        }
+        Expr::ScalarFunction(ScalarFunction { func, mut args }) if COMMON_TYPE.contains(&func.name()) => {
+            let changed = unify(&mut args.iter_mut().collect::<Vec<_>>(), schema)?;
+            Ok(Transformed::new_transformed(Expr::ScalarFunction(ScalarFunction { func, args }), changed))
+        }
+        Expr::Cast(mut c) if c.field.data_type().is_integer() && !c.expr.any_column_refs() => {
+            let changed = round(&mut c.expr, schema)?;
+            Ok(Transformed::new_transformed(Expr::Cast(c), changed))
+        }
+        Expr::TryCast(mut c) if c.field.data_type().is_integer() && !c.expr.any_column_refs() => {
+            let changed = round(&mut c.expr, schema)?;
+            Ok(Transformed::new_transformed(Expr::TryCast(c), changed))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Rounds what has a fraction; whether it may have.
+fn round(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
+    let data_type = expr.get_type(schema)?;
+    let fraction = data_type.is_floating() || data_type.is_decimal();
+    if fraction {
+        *expr = datafusion_functions::math::expr_fn::round(vec![std::mem::take(expr)]);
+    }
+    Ok(fraction)
+}
+
+/// Makes a date a timestamp if an interval that may have a time part is added to it; whether it did.
+fn add_time(date: &mut Expr, interval: &Expr, schema: &DFSchema) -> Result<bool> {
+    if !matches!(interval.get_type(schema)?, DataType::Interval(_))
+        || date.get_type(schema)? != DataType::Date32
+    {
+        return Ok(false);
+    }
+    let whole_days = match interval {
+        Expr::Literal(ScalarValue::IntervalYearMonth(_), _) => true,
+        Expr::Literal(ScalarValue::IntervalDayTime(Some(i)), _) => i.milliseconds == 0,
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(i)), _) => i.nanoseconds == 0,
+        Expr::Literal(value, _) => value.is_null(),
+        _ => false,
+    };
+    if whole_days {
+        return Ok(false);
+    }
+    *date = cast(std::mem::take(date), DataType::Timestamp(TimeUnit::Nanosecond, None));
+    Ok(true)
+}
+
+/// Casts the decimals among the expressions if there is a float; whether it did.
+fn unify(exprs: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {
+    let types = exprs.iter().map(|e| e.get_type(schema)).collect::<Result<Vec<_>>>()?;
+    if !types.iter().any(DataType::is_floating) || !types.iter().any(DataType::is_decimal) {
+        return Ok(false);
+    }
+    for (expr, data_type) in exprs.iter_mut().zip(types) {
+        if data_type.is_decimal() {
+            **expr = to_double(std::mem::take(*expr))?;
+        }
+    }
+    Ok(true)
+}
+
+/// An error if a number is compared with a date or time.
+fn check_comparable(exprs: &[&Expr], schema: &DFSchema) -> Result<()> {
+    let types = exprs.iter().map(|e| e.get_type(schema)).collect::<Result<Vec<_>>>()?;
+    let time = |t: &&DataType| matches!(t, DataType::Date32 | DataType::Date64 | DataType::Timestamp(..));
+    match (types.iter().find(time), types.iter().find(|t| t.is_numeric())) {
+        (Some(time), Some(number)) => plan_err!("{time} cannot be compared with {number}; cast one of them"),
+        _ => Ok(()),
+    }
+}
+
+fn to_double(expr: Expr) -> Result<Expr> {
+    match expr {
+        Expr::Literal(value, metadata) => Ok(Expr::Literal(value.cast_to(&DataType::Float64)?, metadata)),
+        other => Ok(cast(other, DataType::Float64)),
+    }
+}
+
+fn unify_inputs(union: Union) -> Result<Union> {
+    let Union { mut inputs, schema } = union;
+    let width = inputs.iter().map(|i| i.schema().fields().len()).min().unwrap_or(0);
+    let is = |input: &LogicalPlan, column: usize, test: fn(&DataType) -> bool| {
+        test(input.schema().field(column).data_type())
+    };
+    let mixed: Vec<usize> = (0..width)
+        .filter(|c| {
+            inputs.iter().any(|i| is(i, *c, DataType::is_floating))
+                && inputs.iter().any(|i| is(i, *c, DataType::is_decimal))
+        })
+        .collect();
+    for input in &mut inputs {
+        if !mixed.iter().any(|c| is(input, *c, DataType::is_decimal)) {
+            continue;
+        }
+        let exprs = input.schema().iter().enumerate().map(|(i, (qualifier, field))| {
+            let column = Expr::Column(Column::from((qualifier, field)));
+            match mixed.contains(&i) && field.data_type().is_decimal() {
+                true => Ok(to_double(column)?.alias_qualified(qualifier.cloned(), field.name().as_str())),
+                false => Ok(column),
+            }
+        });
+        let exprs = exprs.collect::<Result<Vec<_>>>()?;
+        *input = Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, input.clone())?));
+    }
+    Ok(Union { inputs, schema })
+}
+
+fn unify_rows(mut values: Values) -> Result<Values> {
+    let empty = DFSchema::empty();
+    for column in 0..values.schema.fields().len() {
+        let mut cells: Vec<&mut Expr> =
+            values.values.iter_mut().filter_map(|row| row.get_mut(column)).collect();
+        unify(&mut cells, &empty)?;
+    }
+    Ok(values)
+}
