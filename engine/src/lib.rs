@@ -1,0 +1,26 @@
+//! The engine on one machine: catalog, scheduler, tasks, operators.
+//!
+//! ```text
+//! Session ─ planner ─▶ TaskGraph ─ scheduler ─▶ Task: source → operators → sink ─▶ record batches
+//! ```
+//!
+//! What always holds: a task runs to completion on one thread, without async; operators push batches
+//! downstream; every exchange between stages is a set of batches by (stage, task, partition).
+
+pub mod batch;
+pub mod catalog;
+pub mod error;
+pub mod expr;
+pub mod functions;
+pub mod operators;
+pub mod query;
+pub mod scan;
+pub mod scheduler;
+pub mod session;
+pub mod task;
+mod views;
+
+pub use error::{EngineError, Result};
+pub use session::{
+    CancelHandle, QueryResult, SchedulerKind, Session, SessionOptions, StatementKind, TableInfo,
+};

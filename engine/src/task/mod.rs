@@ -1,0 +1,147 @@
+//! A task: one partition of one stage, run to completion on one thread.
+//!
+//! State lives in three places, each a type: what all tasks of a stage share (a morsel queue, a join
+//! table, a counter) in the factory, made once per stage and process; what one task needs in the
+//! operator, made once per task and used by one thread; what passes between stages in [`Output`].
+
+pub mod pipeline;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::batch::Batch;
+use crate::error::{EngineError, Result};
+
+/// Whether whoever pushes should go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    Continue,
+    /// Nothing more is wanted: the source may stop; `finish` is still called.
+    Done,
+}
+
+/// Makes the sources of one stage. Shared by the stage's tasks; called once per task.
+pub trait SourceFactory: Send + Sync {
+    fn open(&self, task: &TaskContext) -> Result<Box<dyn Source>>;
+}
+
+/// Makes the operators of one place in a stage's pipeline. Shared by the stage's tasks; called once per
+/// task, before any row flows in it.
+pub trait OperatorFactory: Send + Sync {
+    fn open(&self, task: &TaskContext) -> Result<Box<dyn Operator>>;
+}
+
+/// Makes the sinks of one stage. Shared by the stage's tasks; called once per task.
+pub trait SinkFactory: Send + Sync {
+    fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>>;
+}
+
+/// The head of a task's pipeline. Used by one thread.
+pub trait Source: Send {
+    /// The next batch, or none at the end. Empty batches are allowed.
+    fn next(&mut self) -> Result<Option<Batch>>;
+}
+
+/// Whatever an operator hands its rows to.
+pub trait Downstream {
+    fn push(&mut self, batch: Batch) -> Result<Flow>;
+}
+
+/// A step of a task's pipeline. Used by one thread.
+pub trait Operator: Send {
+    /// Takes a batch and pushes what comes of it (any number of batches, also none) to `out`. Must
+    /// return [`Flow::Done`] once `out` has.
+    fn push(&mut self, batch: Batch, out: &mut dyn Downstream) -> Result<Flow>;
+
+    /// Called once, after the last batch: pushes what was held back.
+    fn finish(&mut self, _out: &mut dyn Downstream) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The end of a task's pipeline. Used by one thread.
+pub trait Sink: Send {
+    fn push(&mut self, batch: Batch) -> Result<Flow>;
+
+    /// Called once, after the last batch.
+    fn finish(self: Box<Self>) -> Result<Output>;
+}
+
+/// What one task leaves for later stages.
+#[derive(Default, Clone)]
+pub struct Output {
+    /// Batches by output partition; a sink without partitions uses number 0.
+    pub partitions: Vec<Vec<Batch>>,
+    /// Something else that later stages on this process share: a join table.
+    pub artifact: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Output {
+    /// Rows in all partitions.
+    pub fn rows(&self) -> u64 {
+        self.partitions.iter().flatten().map(|b| b.rows as u64).sum()
+    }
+}
+
+/// What a task knows of itself and its surroundings.
+#[derive(Clone)]
+pub struct TaskContext {
+    /// The task's number within its branch of the stage, from 0.
+    pub partition: usize,
+    /// Tasks in the branch.
+    pub partitions: usize,
+    pub query: Arc<QueryContext>,
+}
+
+/// What all tasks of a query share.
+#[derive(Default)]
+pub struct QueryContext {
+    cancelled: AtomicBool,
+    pub metrics: Metrics,
+}
+
+impl QueryContext {
+    /// Asks all tasks of the query to stop at their next batch.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// An error if the query was cancelled. Long loops call this once a batch.
+    pub fn check_cancelled(&self) -> Result<()> {
+        if self.cancelled.load(Ordering::Relaxed) { Err(EngineError::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// Counters by plan operator, indexed by its number; for EXPLAIN ANALYZE and progress.
+#[derive(Default)]
+pub struct Metrics {
+    operators: Vec<OperatorMetrics>,
+}
+
+/// Counters of one plan operator, summed over its tasks.
+#[derive(Default)]
+pub struct OperatorMetrics {
+    pub rows_out: AtomicU64,
+    pub bytes_read: AtomicU64,
+    pub nanos: AtomicU64,
+}
+
+impl Metrics {
+    /// Counters for operators `0..count`.
+    pub fn new(count: usize) -> Self {
+        Metrics { operators: (0..count).map(|_| OperatorMetrics::default()).collect() }
+    }
+
+    /// The counters of an operator; none if the query keeps none.
+    pub fn operator(&self, id: u32) -> Option<&OperatorMetrics> {
+        self.operators.get(id as usize)
+    }
+}
+
+impl QueryContext {
+    /// A context with counters for `operators` operators.
+    pub fn new(operators: usize) -> Self {
+        QueryContext { cancelled: AtomicBool::new(false), metrics: Metrics::new(operators) }
+    }
+}
