@@ -1,0 +1,274 @@
+//! The catalog: a folder, a bucket or a prefix in it as tables, and the tables in the session's memory.
+//!
+//! Every `X.parquet` directly in the folder is the table `x`; every sub-folder that holds Parquet files,
+//! at any depth, is one table. The catalog lists ([`listing`]), reads footers once per version of a file
+//! ([`footer`]), maps types ([`schema`]) and sums up statistics ([`statistics`]). The planner gets all of
+//! it as a [`CatalogSnapshot`]; the scan asks for files by the [`FileRef`]s that the plan carries.
+//!
+//! What always holds:
+//! - a local folder is listed anew for every snapshot, a remote one only by [`Catalog::refresh`];
+//! - a table that cannot be read never hides the others: it is missing from the snapshot, and
+//!   [`Catalog::table`] says why;
+//! - all files of a table have the same columns (by name and logical type), in any order.
+
+pub mod bounds;
+pub mod footer;
+mod listing;
+mod memory;
+mod schema;
+pub mod statistics;
+pub mod store;
+mod table;
+pub mod thrift;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use dovetail_planner::catalog::{CatalogSnapshot, FileRef, Table};
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
+
+use crate::batch::Batch;
+use crate::error::{EngineError, Result};
+
+pub use footer::ParquetFile;
+pub use memory::MemoryData;
+pub use schema::logical_schema;
+pub use store::FileSource;
+
+use listing::Listing;
+use memory::Memory;
+use store::{Location, Stores};
+
+/// Tables by name: those of one folder or URL, and those in memory. Shared by a session's queries.
+pub struct Catalog {
+    stores: Stores,
+    root: Option<Location>,
+    /// What the last listing found.
+    listing: RwLock<Listing>,
+    files: Mutex<HashMap<String, Arc<ParquetFile>>>,
+    tables: Mutex<HashMap<String, Arc<Table>>>,
+    memory: RwLock<Memory>,
+}
+
+impl Catalog {
+    /// The tables of a folder, of one file, or of an `s3://` prefix. `runtime` does the network I/O.
+    ///
+    /// # Errors
+    /// The place does not exist, cannot be listed, or holds no Parquet file.
+    pub fn open(location: &str, runtime: Handle) -> Result<Catalog> {
+        let mut catalog = Catalog::in_memory(runtime);
+        let root = Location::parse(location)?;
+        let listing = listing::list(&catalog.stores, &root)?;
+        if listing.tables.is_empty() {
+            return Err(EngineError::Data {
+                place: location.to_string(),
+                message:
+                    "there is no Parquet file here. Each file X.parquet in the folder is a table named x, \
+                          each sub-folder with Parquet files is one table; give the folder that holds them"
+                        .into(),
+            });
+        }
+        catalog.root = Some(root);
+        *catalog.listing.get_mut() = listing;
+        Ok(catalog)
+    }
+
+    /// A catalog without a folder: tables come from CREATE TABLE and from URLs in FROM.
+    pub fn in_memory(runtime: Handle) -> Catalog {
+        Catalog {
+            stores: Stores::new(runtime),
+            root: None,
+            listing: RwLock::default(),
+            files: Mutex::default(),
+            tables: Mutex::default(),
+            memory: RwLock::default(),
+        }
+    }
+
+    /// All tables that can be read, and all views. Footers are read at the first call and when a file
+    /// has changed.
+    pub fn snapshot(&self) -> Result<CatalogSnapshot> {
+        self.relist_if_local()?;
+        let names: Vec<String> = self.listing.read().tables.keys().cloned().collect();
+        self.snapshot_of(names.iter().map(String::as_str), true)
+    }
+
+    /// As [`Catalog::snapshot`], with only those of the named tables (lower case) that there are. For
+    /// folders with many tables, whose footers a query does not need. A named table that cannot be read
+    /// is an error.
+    pub fn snapshot_named<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<CatalogSnapshot> {
+        self.relist_if_local()?;
+        self.snapshot_of(names, false)
+    }
+
+    /// One table of the folder or in memory, by lower-case name; none if there is none of that name.
+    ///
+    /// # Errors
+    /// A file of the table is unreadable, or its files disagree.
+    pub fn table(&self, name: &str) -> Result<Option<Arc<Table>>> {
+        if let Some(table) = self.memory.read().table(name) {
+            return Ok(Some(table));
+        }
+        let listing = self.listing.read();
+        let Some(listed) = listing.tables.get(name) else {
+            return Ok(None);
+        };
+        if let Some(problem) = &listed.problem {
+            return Err(EngineError::Data { place: listed.place.clone(), message: problem.clone() });
+        }
+        let cached = self.tables.lock().get(name).cloned();
+        if let Some(table) = cached
+            && table::same_files(&table, &listed.files)
+        {
+            return Ok(Some(table));
+        }
+        let table = Arc::new(table::describe(self, name, &listed.files)?);
+        self.tables.lock().insert(name.to_string(), table.clone());
+        Ok(Some(table))
+    }
+
+    /// The table of a path or URL in FROM: a file, a folder, or a pattern with `*` in its last part.
+    pub fn table_at(&self, location: &str) -> Result<Arc<Table>> {
+        let files = listing::files_at(&self.stores, &Location::parse(location)?)?;
+        if files.is_empty() {
+            return Err(EngineError::Data {
+                place: location.to_string(),
+                message: "no Parquet file is there; check the path, or the pattern".into(),
+            });
+        }
+        Ok(Arc::new(table::describe(self, location, &files)?))
+    }
+
+    /// Lists the folder or bucket again.
+    pub fn refresh(&self) -> Result<()> {
+        if let Some(root) = &self.root {
+            *self.listing.write() = listing::list(&self.stores, root)?;
+        }
+        Ok(())
+    }
+
+    /// A file of a plan, with its footer: from the cache, or read now.
+    ///
+    /// # Errors
+    /// The file is gone, malformed, or not the version that was planned with.
+    pub fn file(&self, file: &FileRef) -> Result<Arc<ParquetFile>> {
+        let cached = self.files.lock().get(&file.url).cloned();
+        if let Some(cached) = cached
+            && cached.size_bytes == file.size_bytes
+            && cached.etag == file.etag
+        {
+            return Ok(cached);
+        }
+        let source = self.stores.source(&file.url, file.size_bytes, file.etag.clone())?;
+        let opened = Arc::new(footer::read(&file.url, source)?);
+        self.files.lock().insert(file.url.clone(), opened.clone());
+        Ok(opened)
+    }
+
+    /// The rows of a table in memory as they were at `version`.
+    pub fn memory(&self, id: u64, version: u64) -> Result<MemoryData> {
+        self.memory.read().data(id, version)
+    }
+
+    /// Creates a table in memory. `replace` drops one of that name first; without it, a table or view of
+    /// that name is an error. Batches may have any physical form of the schema's types.
+    pub fn create_table(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+        batches: Vec<Batch>,
+        replace: bool,
+    ) -> Result<()> {
+        if !replace && self.listing.read().tables.contains_key(name) {
+            return Err(memory::exists(name));
+        }
+        self.memory.write().create(name, schema, batches, replace)
+    }
+
+    /// Adds rows to a table in memory; returns how many.
+    pub fn insert(&self, name: &str, batches: Vec<Batch>) -> Result<u64> {
+        if !self.memory.read().has_table(name) && self.listing.read().tables.contains_key(name) {
+            return Err(EngineError::Unsupported(
+                format!("writing to the files of table '{name}'"),
+                "Only tables made by CREATE TABLE take INSERT; write new files with COPY".into(),
+            ));
+        }
+        self.memory.write().insert(name, batches)
+    }
+
+    /// Drops a table in memory; false if there is none of that name.
+    pub fn drop_table(&self, name: &str) -> Result<bool> {
+        if self.memory.write().drop_table(name) {
+            return Ok(true);
+        }
+        if self.listing.read().tables.contains_key(name) {
+            return Err(EngineError::Unsupported(
+                format!("dropping the files of table '{name}'"),
+                "Delete the files where they are; only tables made by CREATE TABLE can be dropped".into(),
+            ));
+        }
+        Ok(false)
+    }
+
+    /// Creates a view from the SQL text of its query.
+    pub fn create_view(&self, name: &str, sql: &str, replace: bool) -> Result<()> {
+        if self.listing.read().tables.contains_key(name) {
+            return Err(memory::exists(name));
+        }
+        self.memory.write().create_view(name, sql, replace)
+    }
+
+    /// Drops a view; false if there is none of that name.
+    pub fn drop_view(&self, name: &str) -> bool {
+        self.memory.write().drop_view(name)
+    }
+
+    /// The tables of `location` in a store that stands for `base`, e.g. `s3://bucket`.
+    #[cfg(test)]
+    pub fn with_store(
+        base: &str,
+        store: Arc<dyn object_store::ObjectStore>,
+        location: &str,
+        runtime: Handle,
+    ) -> Result<Catalog> {
+        let mut catalog = Catalog::in_memory(runtime);
+        catalog.stores.register(base, store);
+        catalog.root = Some(Location::parse(location)?);
+        catalog.refresh()?;
+        Ok(catalog)
+    }
+
+    fn relist_if_local(&self) -> Result<()> {
+        match &self.root {
+            Some(root) if root.is_local() => self.refresh(),
+            _ => Ok(()),
+        }
+    }
+
+    fn snapshot_of<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+        leave_out_unreadable: bool,
+    ) -> Result<CatalogSnapshot> {
+        let mut tables = BTreeMap::new();
+        for name in names {
+            match self.table(name) {
+                Ok(Some(table)) => {
+                    tables.insert(name.to_string(), table);
+                }
+                Ok(None) => {}
+                Err(e) if leave_out_unreadable => tracing::warn!("table {name} is left out: {e}"),
+                Err(e) => return Err(e),
+            }
+        }
+        let memory = self.memory.read();
+        // A table in memory comes before a file of the same name: it was made later, on purpose.
+        tables.extend(memory.tables());
+        Ok(CatalogSnapshot { tables, views: memory.views() })
+    }
+}
+
+#[cfg(test)]
+mod tests;
