@@ -1,0 +1,194 @@
+//! The columns of one row group, each opened when it is first wanted.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use dovetail_planner::expr::Expr;
+
+use crate::catalog::ParquetFile;
+use crate::catalog::bounds::{Bound, Bounds};
+use crate::error::{EngineError, Result};
+use crate::scan::column::chunk::Chunk;
+use crate::scan::column::{Column, Place, ReaderColumn, Storage};
+use crate::scan::io::{GroupBytes, ReadRanges};
+use crate::scan::page_index;
+use crate::scan::parquet_scan::{ScanFile, SharedScan};
+use crate::scan::pruning::{self, Known};
+use crate::scan::runtime_filter::RuntimeFilter;
+
+/// A row group of a file of a scan.
+pub struct GroupReader {
+    scan: Arc<SharedScan>,
+    file: usize,
+    group: usize,
+    rows: usize,
+    /// By position in the scan's columns.
+    columns: Vec<Option<Column>>,
+    bytes: GroupBytes,
+}
+
+impl GroupReader {
+    /// Nothing is read yet.
+    pub fn new(scan: Arc<SharedScan>, file: usize, group: usize) -> Result<GroupReader> {
+        let opened = &scan.files[file].file;
+        let rows = usize::try_from(opened.metadata.row_group(group).num_rows())
+            .ok()
+            .filter(|rows| *rows < u32::MAX as usize)
+            .ok_or_else(|| EngineError::Data {
+                place: opened.url.clone(),
+                message: format!("row group {group} says that it has 4 billion rows or more"),
+            })?;
+        let columns = scan.columns.iter().map(|_| None).collect();
+        let bytes = GroupBytes::new(opened.source.clone());
+        Ok(GroupReader { scan, file, group, rows, columns, bytes })
+    }
+
+    /// Rows in the row group.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// A column, by its position in the scan's.
+    pub fn column(&mut self, number: usize) -> Result<&mut Column> {
+        if self.columns[number].is_none() {
+            self.columns[number] = Some(self.open(number)?);
+        }
+        Ok(self.columns[number].as_mut().expect("invariant: just opened"))
+    }
+
+    /// What the footer says of a column.
+    pub fn known(&self, number: usize) -> Known {
+        let rows = self.rows as u64;
+        match self.leaf(number) {
+            Some(leaf) => {
+                let chunk = self.file().metadata.row_group(self.group).column(leaf);
+                pruning::of_chunk(chunk, self.scan.columns[number].data_type(), rows)
+            }
+            None => Known { rows, ..Default::default() },
+        }
+    }
+
+    /// Whether some row may pass, as far as the footer tells: all conjuncts, and these of the runtime
+    /// filters.
+    pub fn may_pass(&self, published: &[(usize, Arc<RuntimeFilter>)]) -> bool {
+        let steps = &self.scan.steps;
+        let conjuncts = steps
+            .conjuncts
+            .iter()
+            .all(|c| c.can_fail || pruning::may_be_true(&c.expr, &|i| self.known(c.columns[i])));
+        conjuncts
+            && published.iter().all(|(i, filter)| {
+                let number = steps.runtime[*i].column;
+                // Keys of this type are wrapped into the filter's.
+                if *self.scan.columns[number].data_type() == DataType::UInt64 {
+                    return true;
+                }
+                match self.known(number) {
+                    Known { nulls: Some(nulls), rows, .. } if nulls == rows => false,
+                    Known {
+                        bounds: Bounds { min: Some(Bound::Int(min)), max: Some(Bound::Int(max)) },
+                        ..
+                    } => filter.may_contain_range(min, max),
+                    _ => !filter.passes_none(),
+                }
+            })
+    }
+
+    /// Rows of pages that cannot hold a row for which a condition over one column is true; in order.
+    pub fn rows_without(&mut self, condition: &Expr, number: usize) -> Result<Vec<Range<usize>>> {
+        let Some(leaf) = self.leaf(number) else {
+            return Ok(vec![]);
+        };
+        let chunk = self.file().metadata.row_group(self.group).column(leaf);
+        let (Some(offset), Some(length)) = (chunk.column_index_offset(), chunk.column_index_length()) else {
+            return Ok(vec![]);
+        };
+        let (Ok(start), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) else {
+            return Ok(vec![]);
+        };
+        let (physical, logical) = (chunk.column_type(), self.scan.columns[number].data_type().clone());
+        let pages = self.column(number)?.page_rows();
+        // For two pages or one, the dictionary tells as much.
+        if pages.len() < 3 || start.saturating_add(length) > self.file().size_bytes {
+            return Ok(vec![]);
+        }
+        let index = self.bytes.read(start..start + length)?;
+        let lengths: Vec<usize> = pages.iter().map(|p| p.len()).collect();
+        let Some(known) = page_index::pages(&index, physical, &logical, &lengths) else {
+            return Ok(vec![]);
+        };
+        let pages = pages.into_iter().zip(known);
+        Ok(pages
+            .filter(|(_, known)| !pruning::may_be_true(condition, &|_| known.clone()))
+            .map(|(rows, _)| rows)
+            .collect())
+    }
+
+    /// The file is not on this machine.
+    pub fn is_remote(&self) -> bool {
+        !self.file().source.is_local()
+    }
+
+    /// Starts to fetch columns, if the file is remote.
+    pub fn prefetch(&mut self, columns: impl IntoIterator<Item = usize>) -> Result<()> {
+        if !self.is_remote() {
+            return Ok(());
+        }
+        let ranges = columns.into_iter().flat_map(|c| self.ranges(c)).collect();
+        self.bytes.prefetch(ranges)
+    }
+
+    /// Bytes read since the last call.
+    pub fn take_bytes_read(&mut self) -> u64 {
+        self.bytes.take_bytes_read()
+    }
+
+    fn open(&mut self, number: usize) -> Result<Column> {
+        let scan = self.scan.clone();
+        let ScanFile { file, columns, storage } = &scan.files[self.file];
+        let place = Place {
+            url: file.url.as_str().into(),
+            group: self.group,
+            column: scan.columns[number].name().clone(),
+        };
+        if storage[number] != Storage::Other
+            && let Some(leaf) = self.leaf(number)
+        {
+            let metadata = file.metadata.row_group(self.group).column(leaf);
+            let (start, length) = metadata.byte_range();
+            let bytes = self.bytes.read(start..start + length)?;
+            if let Some(chunk) = Chunk::open(place.clone(), metadata, self.rows, bytes)?
+                && let Some(column) = Column::decode(chunk, &storage[number])?
+            {
+                return Ok(column);
+            }
+        }
+        let ranges = self.ranges(number);
+        let bytes = ranges.into_iter().map(|r| Ok((r.start, self.bytes.read(r)?)));
+        let bytes = ReadRanges::new(file.size_bytes, bytes.collect::<Result<_>>()?);
+        Ok(Column::Reader(ReaderColumn::open(place, file, columns[number], bytes)?))
+    }
+
+    /// The byte ranges of a column's leaves.
+    fn ranges(&self, number: usize) -> Vec<Range<u64>> {
+        let ScanFile { file, columns, .. } = &self.scan.files[self.file];
+        let descriptor = file.metadata.file_metadata().schema_descr();
+        let chunks = file.metadata.row_group(self.group).columns();
+        (0..chunks.len())
+            .filter(|leaf| descriptor.get_column_root_idx(*leaf) == columns[number])
+            .map(|leaf| {
+                let (start, length) = chunks[leaf].byte_range();
+                start..start + length
+            })
+            .collect()
+    }
+
+    fn leaf(&self, number: usize) -> Option<usize> {
+        self.file().leaf(self.scan.columns[number].name())
+    }
+
+    fn file(&self) -> &ParquetFile {
+        &self.scan.files[self.file].file
+    }
+}

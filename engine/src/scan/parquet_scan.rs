@@ -1,0 +1,199 @@
+//! The scan of Parquet files: one queue of row groups, shared by all tasks of the stage.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arrow::datatypes::FieldRef;
+use dovetail_planner::catalog::FileRef;
+use dovetail_planner::physical::Scan;
+
+use crate::batch::Batch;
+use crate::catalog::{Catalog, ParquetFile};
+use crate::error::{EngineError, Result};
+use crate::scan::column::{Storage, storage};
+use crate::scan::conjunct::{Conjunct, Steps};
+use crate::scan::morsel::MorselReader;
+use crate::task::{QueryContext, Source, SourceFactory, TaskContext};
+
+/// The sources of one scan.
+pub struct ParquetScan {
+    shared: Arc<SharedScan>,
+}
+
+/// What the tasks of the stage share.
+pub struct SharedScan {
+    pub files: Vec<ScanFile>,
+    /// Row groups, in the order in which they are claimed.
+    morsels: Vec<Morsel>,
+    next: AtomicUsize,
+    /// The scan's columns: names, and logical types.
+    pub columns: Vec<FieldRef>,
+    /// Positions in `columns` of the output.
+    pub output: Vec<usize>,
+    pub steps: Steps,
+    pub emitted: Emitted,
+}
+
+/// A file, and where in its schema the scan's columns are.
+pub struct ScanFile {
+    pub file: Arc<ParquetFile>,
+    pub columns: Vec<usize>,
+    /// How each of the scan's columns is stored.
+    pub storage: Vec<Storage>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Morsel {
+    file: usize,
+    group: usize,
+}
+
+/// What has gone on so far: for the limit, and for metrics.
+pub struct Emitted {
+    rows: AtomicU64,
+    limit: Option<u64>,
+    operator_id: u32,
+}
+
+struct ParquetSource {
+    shared: Arc<SharedScan>,
+    query: Arc<QueryContext>,
+    conjuncts: Vec<Conjunct>,
+    current: Option<MorselReader>,
+    /// Of remote files one row group more is on its way while the current one is decoded.
+    ahead: Option<MorselReader>,
+}
+
+impl ParquetScan {
+    /// Opens the files and lists their row groups.
+    pub fn new(
+        scan: &Scan,
+        files: &[FileRef],
+        catalog: &Catalog,
+        steps: Steps,
+        operator_id: u32,
+    ) -> Result<ParquetScan> {
+        let columns: Vec<FieldRef> =
+            scan.columns.iter().map(|c| scan.table_schema.fields()[*c].clone()).collect();
+        let files =
+            files.iter().map(|f| ScanFile::open(catalog.file(f)?, &columns)).collect::<Result<Vec<_>>>()?;
+        let morsels = files
+            .iter()
+            .enumerate()
+            .flat_map(|(file, f)| {
+                (0..f.file.metadata.num_row_groups()).map(move |group| Morsel { file, group })
+            })
+            .collect();
+        let shared = SharedScan {
+            files,
+            morsels,
+            next: AtomicUsize::new(0),
+            columns,
+            output: scan.output.clone(),
+            steps,
+            emitted: Emitted::new(scan.limit, operator_id),
+        };
+        Ok(ParquetScan { shared: Arc::new(shared) })
+    }
+
+    /// What the tasks share.
+    #[cfg(test)]
+    pub fn shared(&self) -> Arc<SharedScan> {
+        self.shared.clone()
+    }
+}
+
+impl SourceFactory for ParquetScan {
+    fn open(&self, task: &TaskContext) -> Result<Box<dyn Source>> {
+        let (shared, query) = (self.shared.clone(), task.query.clone());
+        let conjuncts = shared.steps.conjuncts.clone();
+        Ok(Box::new(ParquetSource { shared, query, conjuncts, current: None, ahead: None }))
+    }
+}
+
+impl Source for ParquetSource {
+    fn next(&mut self) -> Result<Option<Batch>> {
+        loop {
+            self.query.check_cancelled()?;
+            if self.shared.emitted.enough() {
+                return Ok(None);
+            }
+            if self.current.is_none() {
+                self.current = match self.ahead.take() {
+                    Some(ahead) => Some(ahead),
+                    None => self.claim()?,
+                };
+                if self.current.as_ref().is_some_and(|c| c.is_remote()) {
+                    self.ahead = self.claim()?;
+                }
+            }
+            let Some(reader) = &mut self.current else {
+                return Ok(None);
+            };
+            let batch = reader.next(&self.conjuncts)?;
+            let bytes = reader.take_bytes_read();
+            self.shared.emitted.count(&self.query, batch.as_ref().map_or(0, |b| b.rows), bytes);
+            match batch {
+                Some(batch) => return Ok(Some(batch)),
+                None => self.current = None,
+            }
+        }
+    }
+}
+
+impl ParquetSource {
+    /// The next row group that may have rows that pass; none when there is none left.
+    fn claim(&self) -> Result<Option<MorselReader>> {
+        loop {
+            self.query.check_cancelled()?;
+            let next = self.shared.next.fetch_add(1, Ordering::Relaxed);
+            let Some(morsel) = self.shared.morsels.get(next) else {
+                return Ok(None);
+            };
+            if let Some(reader) = MorselReader::open(self.shared.clone(), morsel.file, morsel.group)? {
+                return Ok(Some(reader));
+            }
+        }
+    }
+}
+
+impl ScanFile {
+    fn open(file: Arc<ParquetFile>, columns: &[FieldRef]) -> Result<ScanFile> {
+        let find = |column: &FieldRef| {
+            let found = file.schema.index_of(column.name()).ok();
+            found
+                .filter(|i| file.schema.field(*i).data_type().equals_datatype(column.data_type()))
+                .ok_or_else(|| EngineError::Data {
+                    place: file.url.clone(),
+                    message: format!(
+                        "there is no column '{}' of type {} any more; run the query again",
+                        column.name(),
+                        column.data_type()
+                    ),
+                })
+        };
+        let columns = columns.iter().map(find).collect::<Result<Vec<_>>>()?;
+        let storage = columns.iter().map(|c| storage(&file, *c)).collect();
+        Ok(ScanFile { file, columns, storage })
+    }
+}
+
+impl Emitted {
+    /// Nothing yet.
+    pub fn new(limit: Option<u64>, operator_id: u32) -> Emitted {
+        Emitted { rows: AtomicU64::new(0), limit, operator_id }
+    }
+
+    /// The limit has been reached.
+    pub fn enough(&self) -> bool {
+        self.limit.is_some_and(|l| self.rows.load(Ordering::Relaxed) >= l)
+    }
+
+    /// Counts rows that go on, against the limit, and bytes that were read for them.
+    pub fn count(&self, query: &QueryContext, rows: usize, bytes_read: u64) {
+        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        if let Some(metrics) = query.metrics.operator(self.operator_id) {
+            metrics.bytes_read.fetch_add(bytes_read, Ordering::Relaxed);
+        }
+    }
+}
