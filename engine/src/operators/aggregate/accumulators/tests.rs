@@ -1,0 +1,2 @@
+//! Accumulators, one by one.
+

@@ -1,0 +1,2 @@
+//! Group tables of every kind against a plain map.
+
