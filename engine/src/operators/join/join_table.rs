@@ -1,0 +1,43 @@
+//! What the build side of a hash join leaves for the probing tasks.
+
+use std::sync::Arc;
+
+use super::build_columns::BuildColumns;
+use super::keys::KeyCoder;
+use super::table::KeyTable;
+use crate::scan::runtime_filter::RuntimeFilter;
+
+/// The finished build side: read-only, shared by all probing tasks.
+pub struct JoinTable {
+    pub(super) coder: KeyCoder,
+    pub(super) table: KeyTable,
+    pub(super) columns: Arc<BuildColumns>,
+    /// Some key of some row is null.
+    pub(super) has_null_key: bool,
+    /// Some row can be found by its key.
+    pub(super) has_codes: bool,
+    pub(super) runtime_filters: Vec<(u32, Arc<RuntimeFilter>)>,
+}
+
+impl JoinTable {
+    /// Build rows.
+    pub fn rows(&self) -> usize {
+        self.columns.rows()
+    }
+
+    /// The filters that the join publishes, by number. One that would drop null keys which match is left
+    /// out.
+    pub fn runtime_filters(&self) -> &[(u32, Arc<RuntimeFilter>)] {
+        &self.runtime_filters
+    }
+
+    /// How keys find their rows: `dense`, `direct`, `bitmap`, `ranked` or `unchained`.
+    pub fn index_name(&self) -> &'static str {
+        self.table.index_name()
+    }
+
+    /// Memory of the table and its columns, bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.coder.memory_bytes() + self.table.memory_bytes() + self.columns.memory_bytes()
+    }
+}
