@@ -1,0 +1,56 @@
+//! The sink of a plain sort: keeps everything that a task gets, and sorts it once at the end.
+//!
+//! Keys are sorted as row numbers; each column is gathered once, in the final order.
+
+use std::sync::Arc;
+
+use dovetail_planner::physical::SortKey;
+
+use super::SortKeys;
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::operators::collect::Coalescer;
+use crate::task::{Flow, Output, QueryContext, Sink, SinkFactory, TaskContext};
+
+pub(super) fn sink_factory(keys: &[SortKey], width: usize) -> Arc<dyn SinkFactory> {
+    Arc::new(RunFactory { keys: keys.to_vec(), width })
+}
+
+struct RunFactory {
+    keys: Vec<SortKey>,
+    width: usize,
+}
+
+impl SinkFactory for RunFactory {
+    fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>> {
+        let keys = SortKeys::new(&self.keys, self.width)?;
+        Ok(Box::new(Run { keys, rows: Coalescer::default(), query: task.query.clone() }))
+    }
+}
+
+struct Run {
+    keys: SortKeys,
+    /// Extended batches.
+    rows: Coalescer,
+    query: Arc<QueryContext>,
+}
+
+impl Sink for Run {
+    fn push(&mut self, batch: Batch) -> Result<Flow> {
+        if batch.rows > 0 {
+            self.query.check_cancelled()?;
+            self.rows.push(&self.keys.extend(&batch)?)?;
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Output> {
+        let extended = self.rows.finish()?;
+        if extended.is_empty() {
+            return Ok(Output { partitions: vec![vec![]], artifact: None });
+        }
+        self.query.check_cancelled()?;
+        let sorted = self.keys.sort(extended, None)?;
+        Ok(Output { partitions: vec![self.keys.run_of(sorted)], artifact: None })
+    }
+}
