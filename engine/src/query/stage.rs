@@ -1,0 +1,216 @@
+//! A stage on this process: the factories that its tasks share, made from the stage's plain data.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dovetail_planner::graph::Stage;
+use dovetail_planner::pipeline::{Branch, Sink as SinkSpec, Source as SourceSpec, StageWork, Transform};
+
+use super::QueryRun;
+use super::recursive;
+use crate::batch::Batch;
+use crate::error::{EngineError, Result};
+use crate::operators::{
+    aggregate, collect, expand, filter, join, limit, partition, project, scalar, sort, unnest, values, window,
+};
+use crate::scan;
+use crate::task::pipeline::Pipeline;
+use crate::task::{OperatorFactory, SinkFactory, Source, SourceFactory, TaskContext};
+
+/// What all tasks of a stage share.
+pub struct StageRuntime {
+    branches: Vec<BranchRuntime>,
+    sink: Arc<dyn SinkFactory>,
+    sink_operator: u32,
+}
+
+struct BranchRuntime {
+    tasks: u32,
+    source: BranchSource,
+    source_operator: u32,
+    steps: Vec<(Arc<dyn OperatorFactory>, u32)>,
+}
+
+enum BranchSource {
+    Factory(Arc<dyn SourceFactory>),
+    /// Made for each task from the partition that it reads.
+    PerTask(SourceSpec),
+}
+
+impl StageRuntime {
+    /// Makes the factories. Everything that the stage reads must have finished.
+    pub fn new(query: &QueryRun, stage: &Stage<StageWork>) -> Result<Self> {
+        let parameters = query.parameters.lock().clone();
+        let work = stage.work.bind(&|id| parameters.get(&id).cloned());
+        let sink = sink(&work)?;
+        let mut joins = Joins { branches: &work.branches, factories: HashMap::new() };
+        let branches =
+            work.branches.iter().map(|b| branch(query, b, &mut joins)).collect::<Result<Vec<_>>>()?;
+        Ok(StageRuntime { branches, sink, sink_operator: work.sink_operator })
+    }
+
+    /// Opens the pipeline of one task of the stage.
+    pub fn open(&self, query: &QueryRun, task: u32) -> Result<Pipeline> {
+        let mut partition = task;
+        for branch in &self.branches {
+            if partition >= branch.tasks {
+                partition -= branch.tasks;
+                continue;
+            }
+            let context = TaskContext {
+                partition: partition as usize,
+                partitions: branch.tasks as usize,
+                query: query.context.clone(),
+            };
+            let source = match &branch.source {
+                BranchSource::Factory(factory) => factory.open(&context)?,
+                BranchSource::PerTask(spec) => per_task_source(query, spec, &context)?,
+            };
+            let steps = branch
+                .steps
+                .iter()
+                .map(|(factory, id)| Ok((factory.open(&context)?, *id)))
+                .collect::<Result<Vec<_>>>()?;
+            let sink = self.sink.open(&context)?;
+            let (source_operator, sink_operator) = (branch.source_operator, self.sink_operator);
+            return Ok(Pipeline { source, source_operator, steps, sink, sink_operator });
+        }
+        Err(EngineError::internal(format!("task {task} is beyond the stage's branches")))
+    }
+}
+
+/// The joins of a stage, by operator. A join above a union is a step of each of the union's branches, and
+/// one that belongs to a branch is not met by the tasks of the others; what it owes from its build side is
+/// owed once, after the last of the tasks that probe it.
+struct Joins<'a> {
+    branches: &'a [Branch],
+    factories: HashMap<u32, Arc<dyn OperatorFactory>>,
+}
+
+impl Joins<'_> {
+    /// The factory of a join, made at its first mention with the number of tasks that will probe.
+    fn get(
+        &mut self,
+        operator: u32,
+        make: impl FnOnce(usize) -> Result<Arc<dyn OperatorFactory>>,
+    ) -> Result<Arc<dyn OperatorFactory>> {
+        if let Some(made) = self.factories.get(&operator) {
+            return Ok(made.clone());
+        }
+        let probes = |b: &&Branch| b.steps.iter().any(|s| s.operator == operator);
+        let tasks: u32 = self.branches.iter().filter(probes).map(|b| b.tasks).sum();
+        let factory = make(tasks as usize)?;
+        self.factories.insert(operator, factory.clone());
+        Ok(factory)
+    }
+}
+
+fn branch(query: &QueryRun, branch: &Branch, joins: &mut Joins<'_>) -> Result<BranchRuntime> {
+    let source = match &branch.source {
+        SourceSpec::Scan(s) => BranchSource::Factory(scan::scan_factory(
+            s,
+            &query.catalog,
+            query.filters.clone(),
+            branch.source_operator,
+        )?),
+        SourceSpec::Values(v) => BranchSource::Factory(values::source_factory(v, &branch.source_schema)?),
+        SourceSpec::Collected { stage } => {
+            BranchSource::Factory(Arc::new(SharedBatches::new(query.rows(*stage))))
+        }
+        SourceSpec::WorkTable { id } => {
+            let rows = query.work_tables.get(id).cloned().ok_or_else(|| {
+                EngineError::internal(format!("recursive query {id} is read outside of its own term"))
+            })?;
+            BranchSource::Factory(Arc::new(SharedBatches::new(rows)))
+        }
+        other => BranchSource::PerTask(other.clone()),
+    };
+    let mut schema = branch.source_schema.clone();
+    let mut steps = vec![];
+    for step in &branch.steps {
+        let factory = match &step.transform {
+            Transform::Filter { predicate } => filter::factory(predicate)?,
+            Transform::Project { exprs } => project::factory(exprs)?,
+            Transform::Expand { projections } => expand::factory(projections)?,
+            Transform::HashJoinProbe { build, join: spec, build_schema } => joins
+                .get(step.operator, |tasks| {
+                    join::probe_factory(spec, &schema, build_schema, query.join_table(*build)?, tasks)
+                })?,
+            Transform::NestedLoopJoin { build, join: spec, build_schema } => joins
+                .get(step.operator, |tasks| {
+                    join::nested_loop_factory(spec, &schema, build_schema, query.rows(*build), tasks)
+                })?,
+            Transform::AtMost { rows } => limit::at_most_factory(*rows),
+            Transform::Limit(l) => limit::limit_factory(l),
+            Transform::Unnest(u) => unnest::factory(u, &schema)?,
+        };
+        steps.push((factory, step.operator));
+        schema = step.schema.clone();
+    }
+    Ok(BranchRuntime { tasks: branch.tasks, source, source_operator: branch.source_operator, steps })
+}
+
+fn sink(work: &StageWork) -> Result<Arc<dyn SinkFactory>> {
+    let schema = &work.sink_schema;
+    match &work.sink {
+        SinkSpec::Collect => Ok(collect::sink_factory()),
+        SinkSpec::Aggregate { aggregate: a, partitions } => {
+            aggregate::partial_sink_factory(a, schema, *partitions as usize)
+        }
+        SinkSpec::HashPartition { keys, partitions } => partition::sink_factory(keys, *partitions as usize),
+        SinkSpec::Sort(s) => sort::sink_factory(s, schema),
+        SinkSpec::JoinBuild { join: j } => join::build_sink_factory(j, schema),
+        SinkSpec::Scalar { .. } => Ok(scalar::sink_factory()),
+    }
+}
+
+fn per_task_source(query: &QueryRun, spec: &SourceSpec, task: &TaskContext) -> Result<Box<dyn Source>> {
+    let first = task.partition == 0;
+    match spec {
+        SourceSpec::AggregateFinal { stage, aggregate: a, input_schema } => {
+            aggregate::final_source(a, input_schema, query.take_partition(*stage, task.partition), first)
+        }
+        SourceSpec::AggregateSingle { stage, aggregate: a, input_schema } => {
+            aggregate::single_source(a, input_schema, query.take_partition(*stage, task.partition), first)
+        }
+        SourceSpec::SortMerge { stage, sort: s } => {
+            let schema = &query.graph.stages[stage.0 as usize].work.sink_schema;
+            sort::merge_source(s, schema, query.take_runs(*stage))
+        }
+        SourceSpec::Window { stage, window: w, input_schema } => {
+            window::source(w, input_schema, query.take_partition(*stage, task.partition))
+        }
+        SourceSpec::Recursive { recursive: r, seed, step } => recursive::source(query, r, seed, step),
+        SourceSpec::Scan(_)
+        | SourceSpec::Values(_)
+        | SourceSpec::Collected { .. }
+        | SourceSpec::WorkTable { .. } => {
+            Err(EngineError::internal("a shared source was opened for one task"))
+        }
+    }
+}
+
+/// Batches that the tasks of a branch draw from one queue.
+struct SharedBatches {
+    batches: Arc<Vec<Batch>>,
+    next: Arc<AtomicUsize>,
+}
+
+impl SharedBatches {
+    fn new(batches: Vec<Batch>) -> Self {
+        SharedBatches { batches: Arc::new(batches), next: Arc::default() }
+    }
+}
+
+impl SourceFactory for SharedBatches {
+    fn open(&self, _: &TaskContext) -> Result<Box<dyn Source>> {
+        Ok(Box::new(SharedBatches { batches: self.batches.clone(), next: self.next.clone() }))
+    }
+}
+
+impl Source for SharedBatches {
+    fn next(&mut self) -> Result<Option<Batch>> {
+        Ok(self.batches.get(self.next.fetch_add(1, Ordering::Relaxed)).cloned())
+    }
+}

@@ -1,0 +1,154 @@
+//! Statements: queries run, tables and views made and dropped, plans and names shown.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringViewArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion_expr::LogicalPlan;
+use dovetail_planner::catalog::CatalogSnapshot;
+use dovetail_planner::sql::{Bound, DropKind};
+
+use super::{QueryResult, Session, StatementKind, explain};
+use crate::batch::Batch;
+use crate::error::{EngineError, Result};
+
+/// Carries out a statement whose names are resolved.
+pub fn execute(session: &Session, bound: Bound, snapshot: &CatalogSnapshot) -> Result<QueryResult> {
+    let catalog = &session.catalog;
+    match bound {
+        Bound::Query(plan) => {
+            let ran = session.run(&session.plan(plan, snapshot)?)?;
+            Ok(QueryResult { schema: ran.schema, batches: ran.batches, kind: StatementKind::Query })
+        }
+        Bound::Explain { analyze, plan } => explain::explain(session, plan, snapshot, analyze),
+        Bound::CreateTableAs { name, query, if_not_exists, or_replace } => {
+            if if_not_exists && snapshot.tables.contains_key(&name) {
+                return command(format!("table {name} exists already"));
+            }
+            let (schema, batches, rows) = rows_of(session, query, snapshot)?;
+            catalog.create_table(&name, nullable(&schema), batches, or_replace)?;
+            command(format!("created table {name} with {rows} rows"))
+        }
+        Bound::CreateTable { name, schema, if_not_exists, or_replace } => {
+            if if_not_exists && snapshot.tables.contains_key(&name) {
+                return command(format!("table {name} exists already"));
+            }
+            catalog.create_table(&name, schema, vec![], or_replace)?;
+            command(format!("created table {name}"))
+        }
+        Bound::Insert { table, query, overwrite } => {
+            if overwrite {
+                return Err(EngineError::Unsupported(
+                    "INSERT OVERWRITE".into(),
+                    "Use CREATE OR REPLACE TABLE … AS SELECT … instead".into(),
+                ));
+            }
+            let (_, batches, _) = rows_of(session, query, snapshot)?;
+            let rows = catalog.insert(&table, batches)?;
+            count(rows, format!("inserted {rows} rows into {table}"))
+        }
+        Bound::CreateView { name, sql, or_replace } => {
+            catalog.create_view(&name, &sql, or_replace)?;
+            command(format!("created view {name}"))
+        }
+        Bound::Drop { kind, names, if_exists } => drop_all(session, kind, &names, if_exists),
+        Bound::ShowTables => {
+            let names = session.tables()?.into_iter().map(|t| t.name);
+            strings(&["table_name"], names.map(|n| vec![n]).collect())
+        }
+        Bound::Describe { plan } => {
+            let fields = plan.schema().fields();
+            let rows = fields.iter().map(|f| {
+                vec![
+                    f.name().clone(),
+                    f.data_type().to_string(),
+                    if f.is_nullable() { "YES" } else { "NO" }.into(),
+                ]
+            });
+            strings(&["column_name", "data_type", "is_nullable"], rows.collect())
+        }
+        Bound::Show { name } => show(session, &name),
+        Bound::Copy { .. } => Err(EngineError::Unsupported(
+            "COPY".into(),
+            "Run the query with `--format csv` (or tsv, json, ndjson) and send the output to a file".into(),
+        )),
+        Bound::Set { name, .. } | Bound::Reset { name } => Err(EngineError::Unsupported(
+            format!("changing the setting '{name}'"),
+            "Settings are given when Dovetail starts: see `dovetail --help`".into(),
+        )),
+    }
+}
+
+fn rows_of(
+    session: &Session,
+    query: LogicalPlan,
+    snapshot: &CatalogSnapshot,
+) -> Result<(SchemaRef, Vec<Batch>, u64)> {
+    let ran = session.run(&session.plan(query, snapshot)?)?;
+    let rows = ran.batches.iter().map(|b| b.num_rows() as u64).sum();
+    Ok((ran.schema, ran.batches.into_iter().map(Batch::from).collect(), rows))
+}
+
+/// A table made from a query takes nulls later even where the query's own rows have none.
+fn nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+fn drop_all(session: &Session, kind: DropKind, names: &[String], if_exists: bool) -> Result<QueryResult> {
+    for name in names {
+        let (word, dropped) = match kind {
+            DropKind::Table => ("table", session.catalog.drop_table(name)?),
+            DropKind::View => ("view", session.catalog.drop_view(name)),
+        };
+        if !dropped && !if_exists {
+            return Err(EngineError::execution(format!(
+                "there is no {word} named '{name}' to drop; DROP {} IF EXISTS is silent then",
+                word.to_uppercase()
+            )));
+        }
+    }
+    command(format!("dropped {}", names.join(", ")))
+}
+
+fn show(session: &Session, name: &str) -> Result<QueryResult> {
+    let settings = [
+        ("threads", session.options.threads.to_string()),
+        ("partitions", session.options.partitions.map_or("automatic".into(), |n| n.to_string())),
+        ("scheduler", format!("{:?}", session.options.scheduler).to_lowercase()),
+    ];
+    let rows: Vec<Vec<String>> = settings
+        .iter()
+        .filter(|(n, _)| name == "all" || name == *n)
+        .map(|(n, v)| vec![n.to_string(), v.clone()])
+        .collect();
+    if rows.is_empty() {
+        let known: Vec<&str> = settings.iter().map(|s| s.0).collect();
+        return Err(EngineError::execution(format!(
+            "there is no setting '{name}'; the settings are {}",
+            known.join(", ")
+        )));
+    }
+    strings(&["name", "value"], rows)
+}
+
+fn strings(names: &[&str], rows: Vec<Vec<String>>) -> Result<QueryResult> {
+    let fields: Vec<Field> = names.iter().map(|n| Field::new(*n, DataType::Utf8View, false)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let columns: Vec<ArrayRef> = (0..names.len())
+        .map(|c| Arc::new(StringViewArray::from_iter_values(rows.iter().map(|r| r[c].as_str()))) as ArrayRef)
+        .collect();
+    let batches = vec![RecordBatch::try_new(schema.clone(), columns)?];
+    Ok(QueryResult { schema, batches, kind: StatementKind::Query })
+}
+
+fn count(rows: u64, message: String) -> Result<QueryResult> {
+    let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));
+    let batches = vec![RecordBatch::try_new(schema.clone(), vec![Arc::new(UInt64Array::from(vec![rows]))])?];
+    Ok(QueryResult { schema, batches, kind: StatementKind::Command { message } })
+}
+
+fn command(message: String) -> Result<QueryResult> {
+    let schema = Arc::new(Schema::empty());
+    Ok(QueryResult { schema, batches: vec![], kind: StatementKind::Command { message } })
+}

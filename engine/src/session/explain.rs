@@ -1,0 +1,69 @@
+//! EXPLAIN and EXPLAIN ANALYZE: plans as rows of text.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion_expr::LogicalPlan;
+use dovetail_planner::catalog::CatalogSnapshot;
+use dovetail_planner::explain;
+
+use super::{QueryResult, Session, StatementKind};
+use crate::error::Result;
+
+/// The plans of a query; with `analyze`, after it has run, with rows and time.
+pub fn explain(
+    session: &Session,
+    plan: LogicalPlan,
+    snapshot: &CatalogSnapshot,
+    analyze: bool,
+) -> Result<QueryResult> {
+    let logical = plan.display_indent().to_string();
+    let planned = session.plan(plan, snapshot)?;
+    if !analyze {
+        let rows = vec![
+            ("logical plan", logical),
+            ("physical plan", explain::query(&planned.query, &|_| None)),
+            ("stages", explain::graph(&planned.lowered.graph)),
+        ];
+        return table(rows);
+    }
+    let start = Instant::now();
+    let ran = session.run(&planned)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let metrics = &ran.context.metrics;
+    let total: u64 = (0..planned.query.operator_count() as u32)
+        .filter_map(|id| metrics.operator(id))
+        .map(|m| m.nanos.load(Ordering::Relaxed))
+        .sum();
+    let note = |id: u32| {
+        let m = metrics.operator(id)?;
+        let (rows, nanos) = (m.rows_out.load(Ordering::Relaxed), m.nanos.load(Ordering::Relaxed));
+        let bytes = m.bytes_read.load(Ordering::Relaxed);
+        let share = if total == 0 { 0.0 } else { 100.0 * nanos as f64 / total as f64 };
+        let read = if bytes > 0 { format!(", {:.1} MB read", bytes as f64 / 1e6) } else { String::new() };
+        Some(format!("{rows} rows, {:.1} ms of task time ({share:.0} %){read}", nanos as f64 / 1e6))
+    };
+    let text = explain::query(&planned.query, &note);
+    let rows: u64 = ran.batches.iter().map(|b| b.num_rows() as u64).sum();
+    table(vec![
+        ("physical plan", text),
+        ("stages", explain::graph(&planned.lowered.graph)),
+        ("total", format!("{rows} rows in {:.1} ms", seconds * 1e3)),
+    ])
+}
+
+/// One row a line, each section under its title: reads well in a table and in a file alike.
+fn table(sections: Vec<(&str, String)>) -> Result<QueryResult> {
+    let mut lines = vec![];
+    for (title, text) in &sections {
+        lines.push(format!("── {title}"));
+        lines.extend(text.lines().map(str::to_string));
+    }
+    let schema = Arc::new(Schema::new(vec![Field::new("plan", DataType::Utf8View, false)]));
+    let column: ArrayRef = Arc::new(StringViewArray::from_iter_values(&lines));
+    let batches = vec![RecordBatch::try_new(schema.clone(), vec![column])?];
+    Ok(QueryResult { schema, batches, kind: StatementKind::Query })
+}

@@ -1,0 +1,217 @@
+//! The embedding API: a catalog, a scheduler, and statements in SQL.
+//!
+//! ```no_run
+//! use dovetail_engine::{Session, SessionOptions};
+//!
+//! let session = Session::open("sales/", SessionOptions::default())?;
+//! let result = session.execute("SELECT region, sum(amount) FROM orders GROUP BY region")?;
+//! for batch in &result.batches {
+//!     println!("{} rows", batch.num_rows());
+//! }
+//! # Ok::<(), dovetail_engine::EngineError>(())
+//! ```
+//!
+//! What always holds: a statement sees one snapshot of the catalog; its result is complete or an error;
+//! statements may run from several threads at once.
+
+mod command;
+mod explain;
+mod options;
+mod run;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use dovetail_planner::catalog::CatalogSnapshot;
+use dovetail_planner::sql::{self, ParsedStatement};
+use parking_lot::Mutex;
+
+use crate::catalog::Catalog;
+use crate::error::{EngineError, Result};
+use crate::scheduler::threads::ThreadPool;
+use crate::task::QueryContext;
+
+pub use options::{SchedulerKind, SessionOptions};
+
+/// A database: tables, threads, and statements run over them.
+pub struct Session {
+    catalog: Arc<Catalog>,
+    options: SessionOptions,
+    /// None: the synchronous scheduler.
+    pool: Option<ThreadPool>,
+    running: Arc<Running>,
+    /// Does the network I/O of remote tables. Dropped last.
+    _runtime: tokio::runtime::Runtime,
+}
+
+/// The queries that run at the moment, so that somebody else can stop them.
+#[derive(Default)]
+struct Running {
+    next: AtomicU64,
+    queries: Mutex<Vec<(u64, Arc<QueryContext>)>>,
+}
+
+/// Stops whatever runs in a session. Cheap to clone, may be used from any thread.
+#[derive(Clone)]
+pub struct CancelHandle(Arc<Running>);
+
+/// What a statement gave.
+#[derive(Debug, Clone)]
+pub struct QueryResult {
+    pub schema: SchemaRef,
+    pub batches: Vec<RecordBatch>,
+    pub kind: StatementKind,
+}
+
+/// Whether a statement was a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatementKind {
+    /// It has rows, perhaps none.
+    Query,
+    /// It changed something; what, in one line.
+    Command { message: String },
+}
+
+/// A table, as a person lists it.
+#[derive(Debug, Clone)]
+pub struct TableInfo {
+    pub name: String,
+    pub schema: SchemaRef,
+    pub rows: Option<u64>,
+    pub is_view: bool,
+}
+
+impl Session {
+    /// A session without a folder: tables are those that statements create.
+    pub fn new(options: SessionOptions) -> Result<Session> {
+        let runtime = runtime()?;
+        let catalog = Catalog::in_memory(runtime.handle().clone());
+        Self::build(catalog, options, runtime)
+    }
+
+    /// A session over a folder, a file or a URL: each Parquet file and each sub-folder with Parquet files
+    /// is a table.
+    ///
+    /// # Errors
+    /// The place does not exist, cannot be read, or holds no Parquet file.
+    pub fn open(path_or_url: &str, options: SessionOptions) -> Result<Session> {
+        let runtime = runtime()?;
+        let catalog = Catalog::open(path_or_url, runtime.handle().clone())?;
+        Self::build(catalog, options, runtime)
+    }
+
+    fn build(catalog: Catalog, options: SessionOptions, runtime: tokio::runtime::Runtime) -> Result<Session> {
+        let pool = match options.scheduler {
+            SchedulerKind::Threads => Some(ThreadPool::new(options.threads)?),
+            SchedulerKind::Synchronous => None,
+        };
+        let catalog = Arc::new(catalog);
+        Ok(Session { catalog, options, pool, running: Arc::default(), _runtime: runtime })
+    }
+
+    /// Splits a script into its statements.
+    pub fn statements(&self, script: &str) -> Result<Vec<String>> {
+        Ok(sql::parse(script)?.into_iter().map(|s| s.text).collect())
+    }
+
+    /// Runs exactly one statement to its end.
+    pub fn execute(&self, statement: &str) -> Result<QueryResult> {
+        let mut parsed = sql::parse(statement)?;
+        let (Some(one), true) = (parsed.pop(), parsed.is_empty()) else {
+            return Err(EngineError::execution(
+                "expected exactly one statement; split a script with Session::statements",
+            ));
+        };
+        let snapshot = self.snapshot_for(&one)?;
+        let bound = sql::bind(&one, &snapshot)?;
+        command::execute(self, bound, &snapshot)
+    }
+
+    /// Stops what runs in this session, now or later, when it is told to.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle(self.running.clone())
+    }
+
+    /// Tables and views, by name.
+    pub fn tables(&self) -> Result<Vec<TableInfo>> {
+        let snapshot = self.catalog.snapshot()?;
+        let mut all: Vec<TableInfo> = snapshot
+            .tables
+            .values()
+            .map(|t| TableInfo {
+                name: t.name.clone(),
+                schema: t.schema.clone(),
+                rows: t.statistics.rows,
+                is_view: false,
+            })
+            .collect();
+        all.extend(snapshot.views.keys().map(|name| TableInfo {
+            name: name.clone(),
+            schema: Arc::new(arrow::datatypes::Schema::empty()),
+            rows: None,
+            is_view: true,
+        }));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    /// What a statement can see: with a remote folder, reading all footers for each statement would cost
+    /// more than the statement, so only the tables it names are looked up when all of them are known.
+    fn snapshot_for(&self, statement: &ParsedStatement) -> Result<CatalogSnapshot> {
+        let names = statement.tables()?;
+        let named = self.catalog.snapshot_named(names.iter().map(String::as_str))?;
+        let all_known = names.iter().all(|n| named.tables.contains_key(n));
+        if all_known && named.views.is_empty() && !names.is_empty() {
+            Ok(named)
+        } else {
+            self.catalog.snapshot()
+        }
+    }
+}
+
+impl QueryResult {
+    /// Number of rows.
+    pub fn rows(&self) -> u64 {
+        self.batches.iter().map(|b| b.num_rows() as u64).sum()
+    }
+}
+
+impl CancelHandle {
+    /// Stops every query that runs in the session at this moment.
+    pub fn cancel(&self) {
+        for (_, query) in self.0.queries.lock().iter() {
+            query.cancel();
+        }
+    }
+}
+
+impl Running {
+    /// Notes a query as running until the guard is dropped.
+    fn enter(self: &Arc<Self>, query: Arc<QueryContext>) -> RunningGuard {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.queries.lock().push((id, query));
+        RunningGuard { running: self.clone(), id }
+    }
+}
+
+struct RunningGuard {
+    running: Arc<Running>,
+    id: u64,
+}
+
+impl Drop for RunningGuard {
+    fn drop(&mut self) {
+        self.running.queries.lock().retain(|(id, _)| *id != self.id);
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("dovetail-io")
+        .enable_all()
+        .build()
+        .map_err(|e| EngineError::Resources(format!("cannot start the threads for network I/O: {e}")))
+}

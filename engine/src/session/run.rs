@@ -1,0 +1,75 @@
+//! Takes a logical plan through planning, lowering and a scheduler to its rows.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion_expr::LogicalPlan;
+use dovetail_planner::catalog::CatalogSnapshot;
+use dovetail_planner::lower::{Lowered, Parallelism, lower};
+use dovetail_planner::physical::Query;
+use dovetail_planner::plan_query;
+
+use super::{SchedulerKind, Session};
+use crate::error::{EngineError, Result};
+use crate::query::{QueryRun, WorkTables};
+use crate::scheduler::synchronous;
+use crate::task::QueryContext;
+
+/// Hash partitions for each thread: enough that a skewed one does not leave the other threads idle, few
+/// enough that small results are not scattered.
+const PARTITIONS_PER_THREAD: usize = 4;
+
+/// A query planned down to its graph.
+pub struct Planned {
+    pub query: Query,
+    pub lowered: Lowered,
+}
+
+/// What a query run left: its rows, and the counters of its operators.
+pub struct Ran {
+    pub schema: SchemaRef,
+    pub batches: Vec<RecordBatch>,
+    pub context: Arc<QueryContext>,
+}
+
+impl Session {
+    /// Plans a query for this session's threads.
+    pub(super) fn plan(&self, plan: LogicalPlan, snapshot: &CatalogSnapshot) -> Result<Planned> {
+        let query = plan_query(plan, snapshot)?;
+        let lowered = lower(&query, self.parallelism())?;
+        Ok(Planned { query, lowered })
+    }
+
+    /// Runs a planned query.
+    pub(super) fn run(&self, planned: &Planned) -> Result<Ran> {
+        let Lowered { graph, result, schema } = &planned.lowered;
+        let context = Arc::new(QueryContext::new(planned.query.operator_count()));
+        let _running = self.running.enter(context.clone());
+        let graph = Arc::new(graph.clone());
+        let run = Arc::new(QueryRun::new(
+            graph.clone(),
+            self.catalog.clone(),
+            context.clone(),
+            WorkTables::default(),
+        ));
+        match (&self.pool, self.options.scheduler) {
+            (Some(pool), SchedulerKind::Threads) => pool.run(&graph, run.clone())?,
+            (None, SchedulerKind::Synchronous) => synchronous::run(&graph, run.as_ref())?,
+            (_, kind) => return Err(EngineError::internal(format!("no driver for scheduler {kind:?}"))),
+        }
+        let batches = run.record_batches(*result, schema)?;
+        Ok(Ran { schema: schema.clone(), batches, context })
+    }
+
+    fn parallelism(&self) -> Parallelism {
+        let threads = self.options.threads.max(1);
+        match self.options.partitions {
+            Some(n) => Parallelism { tasks: n.max(1) as u32, partitions: n.max(1) as u32 },
+            None => Parallelism {
+                tasks: threads as u32,
+                partitions: if threads == 1 { 1 } else { (threads * PARTITIONS_PER_THREAD) as u32 },
+            },
+        }
+    }
+}
