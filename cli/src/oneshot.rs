@@ -1,0 +1,37 @@
+//! Scripts without a person: statements in order, results on stdout, the first error ends the run.
+
+use std::io::{self, BufWriter, Write};
+use std::time::Instant;
+
+use anyhow::Result;
+use dovetail_engine::Session;
+
+use crate::format::{Format, Layout, write_result};
+
+/// How a script is run and its results are printed.
+pub struct OneShot<'a> {
+    pub session: &'a Session,
+    pub format: Format,
+    /// Print the time of each statement on stderr.
+    pub timing: bool,
+}
+
+impl OneShot<'_> {
+    /// Runs a script's statements one by one; a result is printed once it is complete.
+    pub fn run(&mut self, script: &str) -> Result<()> {
+        let layout = Layout::of_stdout();
+        for statement in self.session.statements(script)? {
+            let start = Instant::now();
+            let result = self.session.execute(&statement)?;
+            let elapsed = start.elapsed();
+            let mut out = BufWriter::new(io::stdout().lock());
+            write_result(&mut out, &result, self.format, &layout, None)?;
+            out.flush()?;
+            drop(out);
+            if self.timing {
+                writeln!(io::stderr(), "time: {:.6} s", elapsed.as_secs_f64())?;
+            }
+        }
+        Ok(())
+    }
+}
