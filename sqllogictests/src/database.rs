@@ -1,0 +1,93 @@
+//! A session as the `sqllogictest` crate wants a database to be.
+
+use std::error::Error;
+use std::fmt;
+
+use anyhow::Result;
+use dovetail_engine::{SchedulerKind, Session, SessionOptions, StatementKind};
+use sqllogictest::{DB, DBOutput, DefaultColumnType};
+
+use crate::cells::{column_texts, column_type};
+
+/// One way to run the suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Configuration {
+    pub scheduler: SchedulerKind,
+    pub partitions: usize,
+}
+
+/// Every way in which the answers must be the same.
+pub const CONFIGURATIONS: [Configuration; 6] = [
+    Configuration { scheduler: SchedulerKind::Threads, partitions: 1 },
+    Configuration { scheduler: SchedulerKind::Threads, partitions: 2 },
+    Configuration { scheduler: SchedulerKind::Threads, partitions: 7 },
+    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 1 },
+    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 2 },
+    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 7 },
+];
+
+impl fmt::Display for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheduler = match self.scheduler {
+            SchedulerKind::Threads => "threads",
+            SchedulerKind::Synchronous => "synchronous",
+        };
+        write!(f, "{scheduler}, {} partitions", self.partitions)
+    }
+}
+
+/// A session under test.
+pub struct Database(Session);
+
+impl Database {
+    /// An empty catalog, or the tables in `folder`.
+    pub fn open(configuration: Configuration, folder: Option<&str>) -> Result<Database> {
+        let mut options = SessionOptions::default();
+        let Configuration { scheduler, partitions } = configuration;
+        // More threads than a small machine has cores, so that tasks meet in every order.
+        options.threads = 4;
+        options.scheduler = scheduler;
+        options.partitions = Some(partitions);
+        Ok(Database(match folder {
+            Some(folder) => Session::open(folder, options)?,
+            None => Session::new(options)?,
+        }))
+    }
+
+    fn answer(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
+        let result = self.0.execute(sql)?;
+        if result.kind != StatementKind::Query {
+            return Ok(DBOutput::StatementComplete(0));
+        }
+        let types = result.schema.fields().iter().map(|f| column_type(f.data_type())).collect();
+        let mut rows = vec![];
+        for batch in &result.batches {
+            let columns = batch.columns().iter().map(|c| column_texts(c)).collect::<Result<Vec<_>>>()?;
+            // A row is one text, as it stands in the file, so that a mismatch is shown as the file has it.
+            let line = |row: usize| columns.iter().map(|c| c[row].as_str()).collect::<Vec<_>>().join("\t");
+            rows.extend((0..batch.num_rows()).map(|row| vec![line(row)]));
+        }
+        Ok(DBOutput::Rows { types, rows })
+    }
+}
+
+impl DB for Database {
+    type Error = Failure;
+    type ColumnType = DefaultColumnType;
+
+    fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failure> {
+        self.answer(sql).map_err(|e| Failure(format!("{e:#}")))
+    }
+}
+
+/// An error of the engine, as text.
+#[derive(Debug)]
+pub struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Failure {}

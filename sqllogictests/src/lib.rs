@@ -1,0 +1,13 @@
+//! The conformance suite: what Dovetail answers, query by query, in `slt/**/*.slt`.
+//!
+//! ```text
+//! slt/**/*.slt ─ sqllogictest ─▶ Database ─▶ engine::Session ─▶ values as text ─▶ compared, exactly
+//! ```
+//!
+//! Every file runs in a session of its own, under both schedulers and at 1, 2 and 7 partitions. Expected
+//! results come from DuckDB (see `generate.py`), never from the engine under test. Values are compared
+//! as [`cells`] describes; nothing is rounded or trimmed on the way.
+
+pub mod cells;
+pub mod database;
+pub mod file;
