@@ -1,4 +1,4 @@
-//! The functions that SQL can call, by name and alias: DataFusion's library.
+//! The functions that SQL can call, by name and alias: DataFusion's library and ours.
 //!
 //! A plan names functions; the engine finds them here when it compiles an expression or opens an
 //! aggregate. Planner and engine are built with the same library, so a name that is missing here means
@@ -14,7 +14,8 @@ use crate::error::{EngineError, Result};
 static SCALAR: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let all = datafusion_functions::all_default_functions()
         .into_iter()
-        .chain(datafusion_functions_nested::all_default_nested_functions());
+        .chain(datafusion_functions_nested::all_default_nested_functions())
+        .chain(dovetail_planner::functions::ours());
     by_name(all, |f| (f.name().to_string(), f.aliases().to_vec()))
 });
 

@@ -15,6 +15,7 @@ mod correlation;
 mod distinct_on;
 pub mod join_order;
 mod lateral_unnest;
+mod lossy_casts;
 mod operand_types;
 mod signed_ranks;
 mod subquery_predicates;

@@ -6,8 +6,7 @@
 //! that meet a float are cast to DOUBLE; constants become DOUBLE constants.
 //!
 //! A date or time compared with a number is an error, not a comparison with the days since 1970. A date and
-//! an interval with hours in it make a timestamp. A constant that is cast to an integer is rounded, as the
-//! engine's own casts do; the optimizer's would cut it off.
+//! an interval with hours in it make a timestamp. What a cast does to digits is in [`lossy_casts`].
 
 use std::sync::Arc;
 
@@ -20,6 +19,8 @@ use datafusion_expr::expr_schema::ExprSchemable;
 use datafusion_expr::logical_plan::{Projection, Union, Values};
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, cast};
+
+use super::lossy_casts;
 
 /// Functions whose arguments get one common type.
 const COMMON_TYPE: &[&str] = &["coalesce", "nullif", "greatest", "least", "nvl", "make_array"];
@@ -102,26 +103,8 @@ fn unify_operands(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let changed = unify(&mut args.iter_mut().collect::<Vec<_>>(), schema)?;
             Ok(Transformed::new_transformed(Expr::ScalarFunction(ScalarFunction { func, args }), changed))
         }
-        Expr::Cast(mut c) if c.field.data_type().is_integer() && !c.expr.any_column_refs() => {
-            let changed = round(&mut c.expr, schema)?;
-            Ok(Transformed::new_transformed(Expr::Cast(c), changed))
-        }
-        Expr::TryCast(mut c) if c.field.data_type().is_integer() && !c.expr.any_column_refs() => {
-            let changed = round(&mut c.expr, schema)?;
-            Ok(Transformed::new_transformed(Expr::TryCast(c), changed))
-        }
-        other => Ok(Transformed::no(other)),
+        other => lossy_casts::rewrite(other, schema),
     }
-}
-
-/// Rounds what has a fraction; whether it may have.
-fn round(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
-    let data_type = expr.get_type(schema)?;
-    let fraction = data_type.is_floating() || data_type.is_decimal();
-    if fraction {
-        *expr = datafusion_functions::math::expr_fn::round(vec![std::mem::take(expr)]);
-    }
-    Ok(fraction)
 }
 
 /// Makes a date a timestamp if an interval that may have a time part is added to it; whether it did.

@@ -1,10 +1,12 @@
 //! The function library: every scalar, aggregate and window function that a query may call, by name.
 //!
-//! Built once per process from DataFusion's default sets. The SQL binder looks names up here, and the
+//! Built once per process from DataFusion's default sets and a few functions of ours. The SQL binder looks names up here, and the
 //! engine does the same when it compiles an [`crate::expr::Expr::Call`] or an aggregate call, so that both
 //! mean the same function by the same name.
 //!
 //! What always holds: names and aliases are lower case; the table never changes after it is built.
+
+mod rint;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -53,7 +55,8 @@ impl Functions {
         let mut scalar = BTreeMap::new();
         let all = datafusion_functions::all_default_functions()
             .into_iter()
-            .chain(datafusion_functions_nested::all_default_nested_functions());
+            .chain(datafusion_functions_nested::all_default_nested_functions())
+            .chain(ours());
         for f in all {
             for name in std::iter::once(f.name()).chain(f.aliases().iter().map(String::as_str)) {
                 scalar.insert(name.to_lowercase(), f.clone());
@@ -88,6 +91,11 @@ impl Functions {
         ];
         Functions { scalar, higher_order, aggregate, window, expr_planners }
     }
+}
+
+/// The scalar functions that DataFusion does not have.
+pub fn ours() -> [Arc<ScalarUDF>; 1] {
+    [Arc::new(ScalarUDF::new_from_impl(rint::Rint::new()))]
 }
 
 #[cfg(test)]
