@@ -97,9 +97,19 @@ impl Pattern {
 }
 
 /// Does `text` consist of the pieces, in order, with anything between them?
+///
+/// An empty piece is not compared at all: on x86 with AVX-512, the C library compares nothing by a masked
+/// load from the empty slice's dangling address, which took 70 % of TPC-H q13's time.
 pub(super) fn matches_pieces(text: &[u8], prefix: &[u8], middles: &[Finder<'static>], suffix: &[u8]) -> bool {
-    let Some(rest) = text.strip_prefix(prefix) else { return false };
-    let Some(mut rest) = rest.strip_suffix(suffix) else { return false };
+    let mut rest = text;
+    if !prefix.is_empty() {
+        let Some(behind) = rest.strip_prefix(prefix) else { return false };
+        rest = behind;
+    }
+    if !suffix.is_empty() {
+        let Some(before) = rest.strip_suffix(suffix) else { return false };
+        rest = before;
+    }
     for middle in middles {
         // The leftmost place leaves the most room for what follows.
         match middle.find(rest) {
