@@ -9,6 +9,7 @@
 //! What always holds: results go to stdout, everything about them to stderr; a result is complete
 //! before its first byte is printed; nothing here knows how a query is executed.
 
+pub mod allocator;
 pub mod args;
 pub mod demo;
 pub mod format;

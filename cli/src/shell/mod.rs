@@ -30,6 +30,7 @@ use rustyline::{CompletionType, Config, Editor};
 
 use self::command::Command;
 use self::editor::Sql;
+use crate::allocator::give_back_freed_memory;
 use crate::args::Args;
 use crate::format::{Format, Layout, ROWS_SHOWN, Rows, write_result, write_rows};
 use crate::interrupt::Interrupts;
@@ -76,6 +77,7 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
                     Err(e) if is_broken_pipe(&e) => return Err(e),
                     Err(e) => print_error(&e),
                 }
+                give_back_freed_memory();
             }
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => return Ok(()),

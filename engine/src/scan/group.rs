@@ -25,6 +25,8 @@ pub struct GroupReader {
     rows: usize,
     /// By position in the scan's columns.
     columns: Vec<Option<Column>>,
+    /// The columns that somebody has asked for.
+    used: Vec<bool>,
     bytes: GroupBytes,
 }
 
@@ -40,8 +42,38 @@ impl GroupReader {
                 message: format!("row group {group} says that it has 4 billion rows or more"),
             })?;
         let columns = scan.columns.iter().map(|_| None).collect();
+        let used = vec![false; scan.columns.len()];
         let bytes = GroupBytes::new(opened.source.clone());
-        Ok(GroupReader { scan, file, group, rows, columns, bytes })
+        Ok(GroupReader { scan, file, group, rows, columns, used, bytes })
+    }
+
+    /// Opens the columns that nearly every row group before this one has needed.
+    pub fn open_habitual(&mut self) -> Result<()> {
+        // What is remote comes late: nothing waits for it before it must.
+        if self.is_remote() {
+            return Ok(());
+        }
+        let habitual = self.scan.habits.columns();
+        self.open_together(&habitual)
+    }
+
+    /// Opens columns, their dictionaries side by side.
+    pub fn open_together(&mut self, numbers: &[usize]) -> Result<()> {
+        let (mut chunks, mut of) = (vec![], vec![]);
+        for &number in numbers {
+            if self.columns[number].is_none()
+                && let Some(chunk) = self.chunk(number)?
+            {
+                chunks.push(chunk);
+                of.push(number);
+            }
+        }
+        Chunk::decompress_dictionaries(&mut chunks);
+        let scan = self.scan.clone();
+        for (number, chunk) in of.into_iter().zip(chunks) {
+            self.columns[number] = Column::decode(chunk, &scan.files[self.file].storage[number])?;
+        }
+        Ok(())
     }
 
     /// Rows in the row group.
@@ -51,8 +83,12 @@ impl GroupReader {
 
     /// A column, by its position in the scan's.
     pub fn column(&mut self, number: usize) -> Result<&mut Column> {
-        if self.columns[number].is_none() {
-            self.columns[number] = Some(self.open(number)?);
+        if !self.used[number] {
+            self.used[number] = true;
+            self.scan.habits.count_use(number);
+            if self.columns[number].is_none() {
+                self.columns[number] = Some(self.open(number)?);
+            }
         }
         Ok(self.columns[number].as_mut().expect("invariant: just opened"))
     }
@@ -147,27 +183,36 @@ impl GroupReader {
     fn open(&mut self, number: usize) -> Result<Column> {
         let scan = self.scan.clone();
         let ScanFile { file, columns, storage } = &scan.files[self.file];
-        let place = Place {
-            url: file.url.as_str().into(),
-            group: self.group,
-            column: scan.columns[number].name().clone(),
-        };
-        if storage[number] != Storage::Other
-            && let Some(leaf) = self.leaf(number)
+        if let Some(chunk) = self.chunk(number)?
+            && let Some(column) = Column::decode(chunk, &storage[number])?
         {
-            let metadata = file.metadata.row_group(self.group).column(leaf);
-            let (start, length) = metadata.byte_range();
-            let bytes = self.bytes.read(start..start + length)?;
-            if let Some(chunk) = Chunk::open(place.clone(), metadata, self.rows, bytes)?
-                && let Some(column) = Column::decode(chunk, &storage[number])?
-            {
-                return Ok(column);
-            }
+            return Ok(column);
         }
         let ranges = self.ranges(number);
         let bytes = ranges.into_iter().map(|r| Ok((r.start, self.bytes.read(r)?)));
         let bytes = ReadRanges::new(file.size_bytes, bytes.collect::<Result<_>>()?);
-        Ok(Column::Reader(ReaderColumn::open(place, file, columns[number], bytes)?))
+        Ok(Column::Reader(ReaderColumn::open(self.place(number), file, columns[number], bytes)?))
+    }
+
+    /// The chunk of a column that our decoders read; none if they do not.
+    fn chunk(&mut self, number: usize) -> Result<Option<Chunk>> {
+        let scan = self.scan.clone();
+        let ScanFile { file, storage, .. } = &scan.files[self.file];
+        let Some(leaf) = self.leaf(number).filter(|_| storage[number] != Storage::Other) else {
+            return Ok(None);
+        };
+        let metadata = file.metadata.row_group(self.group).column(leaf);
+        let (start, length) = metadata.byte_range();
+        let bytes = self.bytes.read(start..start + length)?;
+        Chunk::open(self.place(number), metadata, self.rows, bytes)
+    }
+
+    fn place(&self, number: usize) -> Place {
+        Place {
+            url: self.file().url.as_str().into(),
+            group: self.group,
+            column: self.scan.columns[number].name().clone(),
+        }
     }
 
     /// The byte ranges of a column's leaves.

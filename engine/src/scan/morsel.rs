@@ -80,6 +80,8 @@ impl MorselReader {
         let building =
             numbers.into_iter().map(|number| BuildingColumn { number, form: Form::Undecided }).collect();
         let steps = FilterStep::all(&scan.steps, published);
+        group.open_habitual()?;
+        scan.habits.count_group();
         Ok(Some(MorselReader {
             scan,
             group,
@@ -110,7 +112,9 @@ impl MorselReader {
             }
             if !self.survived {
                 self.survived = true;
-                self.group.prefetch(self.building.iter().map(|b| b.number))?;
+                let numbers: Vec<usize> = self.building.iter().map(|b| b.number).collect();
+                self.group.prefetch(numbers.iter().copied())?;
+                self.group.open_together(&numbers)?;
             }
             for column in &mut self.building {
                 column.append(&mut self.group, window.clone(), &mut self.selection)?;

@@ -1,5 +1,10 @@
-//! The pages of one column chunk: found by their headers, decompressed one by one when they are wanted.
+//! The pages of one column chunk: found by their headers, decompressed when they are wanted.
+//!
+//! Snappy pages are decompressed here, two at a time where a second one is sure to be wanted (see
+//! [`snappy`]): the dictionaries of two columns, or a page of plain values and the one behind it.
+//! Parquet's own page reader does the other codecs.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +19,7 @@ use crate::error::{EngineError, Result};
 use crate::scan::column::header::{PageHeader, PageKind};
 use crate::scan::column::levels::Validity;
 use crate::scan::column::malformed::{Malformed, malformed};
+use crate::scan::column::snappy::{self, Block};
 use crate::scan::io::ReadRanges;
 
 /// A page may be this large whatever its chunk's footer says.
@@ -32,10 +38,35 @@ pub struct Chunk {
     pub place: Place,
     pub pages: Vec<DataPage>,
     dictionary_entries: Option<usize>,
-    reader: SerializedPageReader<ReadRanges>,
-    /// The data page that `reader` gives next.
-    next: usize,
+    decompressor: Decompressor,
     nullable: bool,
+}
+
+/// Who decompresses the pages.
+enum Decompressor {
+    Snappy(SnappyPages),
+    /// `next` is the data page that the reader gives next.
+    Parquet {
+        reader: SerializedPageReader<ReadRanges>,
+        next: usize,
+    },
+}
+
+/// Where Snappy's pages are in the chunk's bytes.
+struct SnappyPages {
+    bytes: Bytes,
+    /// The dictionary, if there is one, then the data pages.
+    pages: Vec<CompressedPage>,
+    has_dictionary: bool,
+    /// Pages that were decompressed ahead, by position in `pages`.
+    ready: Vec<(usize, Bytes)>,
+}
+
+#[derive(Debug, Clone)]
+struct CompressedPage {
+    range: Range<usize>,
+    /// Decompressed.
+    bytes: usize,
 }
 
 /// A data page, not yet decompressed.
@@ -91,6 +122,8 @@ impl Chunk {
         let mut pages = vec![];
         let mut locations = vec![];
         let mut dictionary_entries = None;
+        // As long as every page is one that `snappy` can take.
+        let mut compressed = (metadata.compression() == Compression::SNAPPY).then(Vec::new);
         let (mut at, mut first_row) = (0, 0);
         while first_row < rows {
             let header = PageHeader::read(&bytes[at..]).map_err(|e| {
@@ -103,8 +136,17 @@ impl Chunk {
             if header.uncompressed_bytes > plausible {
                 return Err(place.damaged("a page larger than its chunk"));
             }
+            let body =
+                CompressedPage { range: at + header.header_bytes..end, bytes: header.uncompressed_bytes };
             match header.kind {
-                PageKind::Dictionary if at == 0 => dictionary_entries = Some(header.values),
+                PageKind::Dictionary if at == 0 => {
+                    dictionary_entries = Some(header.values);
+                    // PLAIN, or what it was called for dictionaries once.
+                    match header.encoding {
+                        0 | 2 => compressed.iter_mut().for_each(|c| c.push(body.clone())),
+                        _ => compressed = None,
+                    }
+                }
                 PageKind::Data | PageKind::DataV2 => {
                     // RLE; the deprecated BIT_PACKED is 4.
                     if header.kind == PageKind::Data && nullable && header.level_encoding != 3 {
@@ -116,7 +158,11 @@ impl Chunk {
                     let Some(encoding) = encoding(header.encoding) else {
                         return Ok(None);
                     };
+                    if header.kind == PageKind::DataV2 {
+                        compressed = None;
+                    }
                     if header.values > 0 {
+                        compressed.iter_mut().for_each(|c| c.push(body.clone()));
                         locations.push(PageLocation {
                             offset: (start + at as u64) as i64,
                             compressed_page_size: i32::try_from(end - at)
@@ -134,11 +180,24 @@ impl Chunk {
         if matches!(metadata.compression(), Compression::LZO) {
             return Ok(None);
         }
-        let source = Arc::new(ReadRanges::new(start + bytes.len() as u64, vec![(start, bytes)]));
-        let reader = guarded(&place.url, || {
-            SerializedPageReader::new(source, metadata, rows, Some(locations)).map_err(|e| place.damaged(e))
-        })?;
-        Ok(Some(Chunk { place, pages, dictionary_entries, reader, next: 0, nullable }))
+        let decompressor = match compressed {
+            Some(compressed) => Decompressor::Snappy(SnappyPages {
+                bytes,
+                pages: compressed,
+                has_dictionary: dictionary_entries.is_some(),
+                ready: vec![],
+            }),
+            None => {
+                let end = start + bytes.len() as u64;
+                let source = Arc::new(ReadRanges::new(end, vec![(start, bytes)]));
+                let reader = guarded(&place.url, || {
+                    SerializedPageReader::new(source, metadata, rows, Some(locations))
+                        .map_err(|e| place.damaged(e))
+                })?;
+                Decompressor::Parquet { reader, next: 0 }
+            }
+        };
+        Ok(Some(Chunk { place, pages, dictionary_entries, decompressor, nullable }))
     }
 
     /// The number of entries of the dictionary page, if there is one.
@@ -151,30 +210,59 @@ impl Chunk {
         self.dictionary_entries.is_some() && self.pages.iter().all(|p| is_codes(p.encoding))
     }
 
+    /// Decompresses the dictionaries of chunks side by side, for [`Chunk::read_dictionary`] to find.
+    pub fn decompress_dictionaries(chunks: &mut [Chunk]) {
+        let mut waiting: Vec<&mut SnappyPages> = chunks
+            .iter_mut()
+            .filter_map(|chunk| match &mut chunk.decompressor {
+                Decompressor::Snappy(pages) if pages.has_dictionary => Some(pages),
+                _ => None,
+            })
+            .collect();
+        // The largest first: whoever is alone in the end is so for a short time.
+        waiting.sort_by_key(|pages| std::cmp::Reverse(pages.pages[0].bytes));
+        let blocks: Vec<Block> = waiting.iter().map(|pages| pages.block(0)).collect();
+        // Which of them is damaged is seen when it is taken.
+        if let Ok(dictionaries) = snappy::decompress_all(&blocks) {
+            for (pages, dictionary) in waiting.into_iter().zip(dictionaries) {
+                pages.ready.push((0, dictionary.into()));
+            }
+        }
+    }
+
     /// Decompresses the dictionary page. Called once, before any data page.
     pub fn read_dictionary(&mut self) -> Result<DictionaryBody> {
-        match self.next_page()? {
-            Page::DictionaryPage {
-                buf,
-                num_values,
-                encoding: Encoding::PLAIN | Encoding::PLAIN_DICTIONARY,
-                ..
-            } => Ok(DictionaryBody { entries: num_values as usize, data: buf }),
-            _ => Err(self.place.damaged("no dictionary where one should be")),
+        match &mut self.decompressor {
+            Decompressor::Snappy(pages) if pages.has_dictionary => {
+                let data = pages.take(0, None).map_err(|e| self.place.damaged(e.0))?;
+                Ok(DictionaryBody { entries: self.dictionary_entries.unwrap_or(0), data })
+            }
+            Decompressor::Snappy(_) => Err(self.place.damaged("no dictionary where one should be")),
+            Decompressor::Parquet { .. } => match self.next_page()? {
+                Page::DictionaryPage {
+                    buf,
+                    num_values,
+                    encoding: Encoding::PLAIN | Encoding::PLAIN_DICTIONARY,
+                    ..
+                } => Ok(DictionaryBody { entries: num_values as usize, data: buf }),
+                _ => Err(self.place.damaged("no dictionary where one should be")),
+            },
         }
     }
 
     /// Decompresses a data page. Pages must be asked for in ascending order; those left out are not
-    /// decompressed.
-    pub fn read_page(&mut self, index: usize) -> Result<PageBody> {
-        while self.next < index {
-            self.reader.skip_next_page().map_err(|e| self.place.damaged(e))?;
-            self.next += 1;
-        }
-        let page = self.next_page()?;
-        self.next += 1;
+    /// decompressed. With `next_too`, the page behind it will be asked for as well.
+    pub fn read_page(&mut self, index: usize, next_too: bool) -> Result<PageBody> {
         let expected = self.pages[index].rows;
-        let body = match page {
+        if let Decompressor::Snappy(pages) = &mut self.decompressor {
+            let at = index + usize::from(pages.has_dictionary);
+            let next = (next_too && at + 1 < pages.pages.len()).then_some(at + 1);
+            let data = pages.take(at, next).map_err(|e| self.place.damaged(e.0))?;
+            let body = self.body_v1(data, expected, self.pages[index].encoding);
+            return body.map_err(|e| self.place.damaged(e.0));
+        }
+        self.skip_to(index)?;
+        let body = match self.next_page()? {
             Page::DataPage { buf, num_values, encoding, .. } if num_values as usize == expected => {
                 self.body_v1(buf, expected, encoding)
             }
@@ -220,10 +308,47 @@ impl Chunk {
         Ok(PageBody { encoding, rows, validity, values, data })
     }
 
+    /// Makes data page `index` the one that Parquet's reader gives next.
+    fn skip_to(&mut self, index: usize) -> Result<()> {
+        if let Decompressor::Parquet { reader, next } = &mut self.decompressor {
+            while *next < index {
+                reader.skip_next_page().map_err(|e| self.place.damaged(e))?;
+                *next += 1;
+            }
+            *next += 1;
+        }
+        Ok(())
+    }
+
     fn next_page(&mut self) -> Result<Page> {
-        let (reader, place) = (&mut self.reader, &self.place);
+        let Decompressor::Parquet { reader, .. } = &mut self.decompressor else {
+            return Err(EngineError::internal("a page of Parquet's reader, which does not read this chunk"));
+        };
+        let place = &self.place;
         guarded(&place.url, || reader.get_next_page().map_err(|e| place.damaged(e)))?
             .ok_or_else(|| self.place.damaged("a page is missing"))
+    }
+}
+
+impl SnappyPages {
+    fn block(&self, at: usize) -> Block<'_> {
+        let page = &self.pages[at];
+        Block { compressed: &self.bytes[page.range.clone()], bytes: page.bytes }
+    }
+
+    /// A page, decompressed; together with it another one that is wanted soon.
+    fn take(&mut self, at: usize, soon: Option<usize>) -> Result<Bytes, Malformed> {
+        if let Some(found) = self.ready.iter().position(|(ready, _)| *ready == at) {
+            return Ok(self.ready.swap_remove(found).1);
+        }
+        // What is ready and was not taken has been passed over.
+        self.ready.clear();
+        let Some(soon) = soon else {
+            return snappy::decompress(self.block(at)).map(Bytes::from);
+        };
+        let mut both = snappy::decompress_all(&[self.block(at), self.block(soon)])?;
+        self.ready.extend(both.pop().map(|page| (soon, page.into())));
+        Ok(both.pop().unwrap_or_default().into())
     }
 }
 

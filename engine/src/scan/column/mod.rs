@@ -23,6 +23,7 @@ mod levels;
 mod malformed;
 mod pages;
 mod reader;
+mod snappy;
 mod storage;
 mod unpack;
 

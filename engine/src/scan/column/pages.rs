@@ -21,6 +21,9 @@ use crate::scan::column::{Rows, Use};
 /// Of a page's rows, at least one in so many must be wanted for all codes to be unpacked.
 const DENSE: usize = 3;
 
+/// With at least one row of so many wanted, some row of the next page of plain values will be, too.
+const NEXT_PAGE_DENSE: usize = 64;
+
 /// A column chunk of one format.
 pub struct Pages<F: Format> {
     chunk: Chunk,
@@ -170,7 +173,9 @@ impl<F: Format> Pages<F> {
                 }
             };
             if !local.is_empty() {
-                let at = self.open_page(index)?;
+                // Rows of a page are as dense as those of the window, or nearly: so will be the next one's.
+                let dense = local.len() * NEXT_PAGE_DENSE >= to - from;
+                let at = self.open_page(index, dense)?;
                 f(self, at, local).map_err(|e| self.chunk.place.damaged(e.0))?;
             }
             index += 1;
@@ -178,11 +183,11 @@ impl<F: Format> Pages<F> {
         Ok(())
     }
 
-    fn open_page(&mut self, index: usize) -> Result<usize> {
+    fn open_page(&mut self, index: usize, dense: bool) -> Result<usize> {
         if let Some(at) = self.open.iter().position(|p| p.index == index) {
             return Ok(at);
         }
-        let body = self.chunk.read_page(index)?;
+        let body = self.chunk.read_page(index, dense && !is_codes(self.chunk.pages[index].encoding))?;
         let content =
             self.content(body.encoding, body.data, body.values).map_err(|e| self.chunk.place.damaged(e.0))?;
         let first_row = self.chunk.pages[index].first_row;
