@@ -1,7 +1,8 @@
 //! Optimized logical plans to physical ones.
 //!
 //! ```text
-//! LogicalPlan ─ lowering ─▶ PhysicalPlan ─ shared ─▶ common subplans once ─ runtime_filters ─▶ Query
+//! LogicalPlan ─ lowering ─▶ PhysicalPlan ─ widened, shared ─▶ common subplans once
+//!                                        ─ runtime_filters ─▶ Query
 //! ```
 //!
 //! One file per lowering. A logical node becomes an operator whose output columns are the node's schema,
@@ -22,6 +23,7 @@ mod scan;
 mod shared;
 mod sort;
 mod unnest;
+mod widened;
 mod window;
 
 #[cfg(test)]
@@ -54,8 +56,10 @@ pub fn lower(plan: &LogicalPlan, catalog: &CatalogSnapshot) -> Result<Query> {
     };
     let root = lowering.plan(plan)?;
     let mut query = Query { root, subqueries: lowering.subqueries, shared: vec![] };
+    widened::widen_joins(&mut query);
     shared::share(&mut query);
     runtime_filters::assign(&mut query);
+    widened::share_scans(&mut query);
     number(&mut query);
     Ok(query)
 }

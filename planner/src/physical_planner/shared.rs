@@ -135,7 +135,7 @@ impl Mover {
 }
 
 /// All expressions of an operator.
-fn exprs(operator: &Operator) -> Box<dyn Iterator<Item = &crate::expr::Expr> + '_> {
+pub(super) fn exprs(operator: &Operator) -> Box<dyn Iterator<Item = &crate::expr::Expr> + '_> {
     match operator {
         Operator::Scan(scan) => Box::new(scan.filters.iter()),
         Operator::Values(values) => Box::new(values.rows.iter().flatten()),
@@ -170,7 +170,7 @@ fn exprs(operator: &Operator) -> Box<dyn Iterator<Item = &crate::expr::Expr> + '
 }
 
 /// The operator and its column types as text: equal exactly for operators that do the same.
-fn operator_key(plan: &PhysicalPlan) -> String {
+pub(super) fn operator_key(plan: &PhysicalPlan) -> String {
     let mut operator = plan.operator.clone();
     let unnamed =
         |field: &arrow::datatypes::FieldRef| Arc::new(Field::new("", field.data_type().clone(), true));
