@@ -1,5 +1,12 @@
-//! Moving partitions between tasks: which partition a row belongs to, and (to come) where it waits.
+//! Moving partitions between tasks: which partition a row belongs to, and where it waits.
 //!
 //! What always holds: this crate knows record batches and keys, no SQL and no plan.
 
+pub mod block;
+mod bytes;
+pub mod error;
 pub mod partitioner;
+pub mod rows;
+
+pub use error::{Result, ShuffleError};
+pub use rows::Rows;
