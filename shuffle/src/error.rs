@@ -109,6 +109,9 @@ impl ShuffleError {
 }
 
 fn list(dirs: &[DirectoryState]) -> String {
+    if dirs.is_empty() {
+        return "none is set".into();
+    }
     let one = |d: &DirectoryState| {
         let quota = d.quota_bytes.map_or(String::new(), |q| format!(" of a quota of {q}"));
         format!("'{}' holds {} bytes{quota}", d.dir.display(), d.used_bytes)

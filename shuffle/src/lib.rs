@@ -7,6 +7,8 @@ mod bytes;
 pub mod error;
 pub mod partitioner;
 pub mod rows;
+pub mod segment;
+pub mod store;
 
 pub use error::{Result, ShuffleError};
 pub use rows::Rows;

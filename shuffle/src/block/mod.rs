@@ -144,7 +144,7 @@ fn decode_damaged(block: &Buffer) -> std::result::Result<Rows, Damage> {
             return Err("it decompresses to fewer bytes than it says".into());
         }
         raw.into()
-    } else if stored.as_ptr() as usize % ALIGNMENT == 0 {
+    } else if (stored.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
         stored
     } else {
         Buffer::from(stored.as_slice())
