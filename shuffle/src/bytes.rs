@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-/// What is wrong with bytes that were read: a clause such as "the index ends early". Whoever knows the file and
-/// the offset makes it a [`ShuffleError::Corrupt`](crate::error::ShuffleError::Corrupt).
+/// What is wrong with bytes that were read: a clause such as "the index ends early". Whoever knows the file
+/// and the offset makes it a [`ShuffleError::Corrupt`](crate::error::ShuffleError::Corrupt).
 pub(crate) type Damage = Cow<'static, str>;
 
 /// Appends a number, seven bits a byte, the least significant first.

@@ -1,9 +1,9 @@
 //! What can go wrong while partitions move, in classes that decide what happens next.
 //!
 //! A caller decides by variant, never by text: damaged or lost data ([`ShuffleError::is_loss`]) is produced
-//! again by its task; a full disk and an unusable directory fail the query that asked; a broken conservation
-//! of rows fails the query, because an answer would be wrong. Each message is one paragraph for the user: what
-//! happened, where, and what to do.
+//! again by its task; a full disk and an unusable directory fail the query that asked; a broken
+//! conservation of rows fails the query, because an answer would be wrong. Each message is one paragraph
+//! for the user: what happened, where, and what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,43 +19,55 @@ pub type Result<T> = std::result::Result<T, ShuffleError>;
 pub enum ShuffleError {
     /// Bytes that were read are not the bytes that were written.
     #[error(
-        "the shuffle file '{}' is damaged at byte {offset}: {what}. The task that wrote it must run again; if this \
-         repeats, check the disk, or choose another directory with --temp-dir",
+        "the shuffle file '{}' is damaged at byte {offset}: {what}. The task that wrote it must run again; \
+         if this repeats, check the disk, or choose another directory with --temp-dir",
         file.display()
     )]
     Corrupt { file: PathBuf, offset: u64, what: String },
 
+    /// A finished file is gone, or the operating system does not give its bytes.
+    #[error(
+        "the shuffle file '{}' cannot be read: {source}. The task that wrote it must run again; if this \
+         repeats, check the disk, or choose another directory with --temp-dir",
+        file.display()
+    )]
+    Unreadable { file: PathBuf, source: io::Error },
+
     /// No spill directory could take `bytes` more.
     #[error(
-        "the disk is full: none of the spill directories can take {bytes} more bytes ({}). Free some space, raise \
-         their quota, or name more directories with --temp-dir",
+        "the disk is full: none of the spill directories can take {bytes} more bytes ({}). Free some space, \
+         raise their quota, or name more directories with --temp-dir",
         list(dirs)
     )]
     DiskFull { dirs: Vec<DirectoryState>, bytes: u64 },
 
     /// A spill directory cannot be used at all.
     #[error(
-        "the spill directory '{}' cannot be used: {source}. Make it a directory that this process may write, or \
-         choose another with --temp-dir",
+        "the spill directory '{}' cannot be used: {source}. Make it a directory that this process may write, \
+         or choose another with --temp-dir",
         dir.display()
     )]
     Directory { dir: PathBuf, source: io::Error },
 
-    /// The operating system refused something else.
-    #[error("could not {action} the shuffle file '{}': {source}. The query can be run again", path.display())]
+    /// A file could not be made or written, and not because the disk is full.
+    #[error(
+        "could not {action} the shuffle file '{}': {source}. Check the disk, or choose another directory \
+         with --temp-dir",
+        path.display()
+    )]
     Io { action: &'static str, path: PathBuf, source: io::Error },
 
     /// An exchange has lost or doubled rows.
     #[error(
-        "exchange {exchange} lost or doubled rows: {written} were written to partition {partition} and {read} were \
-         read. The query was stopped rather than give a wrong answer; please report it"
+        "exchange {exchange} lost or doubled rows: {written} were written to partition {partition} and \
+         {read} were read. The query was stopped rather than give a wrong answer; please report it"
     )]
     Conservation { exchange: u64, partition: usize, written: u64, read: u64 },
 
     /// One row that is larger than a block may be.
     #[error(
-        "{count} {unit} do not fit a shuffle block, which holds {max} at most. Make the largest values of the query \
-         (strings, lists) smaller"
+        "{count} {unit} do not fit a shuffle block, which holds {max} at most. Make the largest values of \
+         the query (strings, lists) smaller"
     )]
     TooLarge { unit: &'static str, count: usize, max: usize },
 
@@ -82,12 +94,13 @@ pub struct DirectoryState {
 }
 
 impl ShuffleError {
-    /// Whether running the producing task again can help: its output is damaged or gone.
+    /// Whether a finished output is damaged or gone, so that the task that produced it must run again.
     pub fn is_loss(&self) -> bool {
         match self {
-            Self::Corrupt { .. } | Self::Io { .. } => true,
+            Self::Corrupt { .. } | Self::Unreadable { .. } => true,
             Self::DiskFull { .. }
             | Self::Directory { .. }
+            | Self::Io { .. }
             | Self::Conservation { .. }
             | Self::TooLarge { .. }
             | Self::UnsupportedType { .. }
@@ -97,6 +110,10 @@ impl ShuffleError {
 
     pub(crate) fn corrupt(file: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupt { file: file.to_path_buf(), offset, what: what.into() }
+    }
+
+    pub(crate) fn unreadable(file: &Path, source: io::Error) -> Self {
+        Self::Unreadable { file: file.to_path_buf(), source }
     }
 
     pub(crate) fn too_large(unit: &'static str, count: usize, max: usize) -> Self {

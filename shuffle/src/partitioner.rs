@@ -4,8 +4,9 @@
 //! sides of a join, the partial and the final stage of an aggregation, and tasks on different machines
 //! must agree, so the function is frozen: a test holds it to literal values. What always holds:
 //!
-//! - Equal values hash equally in every physical form: Decimal32, 64, 128 and 256 of one scale; a dictionary and
-//!   its plain values; Utf8, LargeUtf8, Utf8View and the binary types; integers of any width.
+//! - Equal values hash equally in every physical form: Decimal32, 64, 128 and 256 of one scale; a
+//!   dictionary and its plain values; Utf8, LargeUtf8, Utf8View and the binary types; integers of any
+//!   width.
 //! - A null hashes like any other null; -0.0 like 0.0; every NaN like every other NaN.
 //! - Intervals that PostgreSQL calls equal hash equally: a month is 30 days, a day 24 hours. So do `1 month`,
 //!   `30 days` and `720 hours`, in each of the three interval types.

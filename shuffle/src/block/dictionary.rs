@@ -1,7 +1,7 @@
 //! Which form of a dictionary is worth writing.
 //!
-//! A dictionary is shared by the slices of a large batch, and a block has a few of its rows: the values that no
-//! row uses are left out. Where rows hardly repeat a value, the column is written plain.
+//! A dictionary is shared by the slices of a large batch, and a block has a few of its rows: the values
+//! that no row uses are left out. Where rows hardly repeat a value, the column is written plain.
 
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array, make_array};
 use arrow::compute::{cast, take};

@@ -15,18 +15,18 @@
 //! ```
 //!
 //! Numbers are little-endian. The metadata is the number of columns and, for each, its type and the few
-//! lengths that do not follow from the rows ([`write`](mod@write) has the layout). It is a layout of our own
-//! rather than Arrow IPC: a block costs 64 bytes and one or two for each column, where an IPC schema and message
-//! cost about a kilobyte, and Arrow's reader may panic on lengths that lie. The header is as long as a cache line,
-//! so that buffers read from a file are aligned where they lie.
+//! lengths that do not follow from the rows (`write.rs` beside this file has the layout). It is a layout of
+//! our own rather than Arrow IPC: a block costs its header and a few bytes for each column, where IPC
+//! repeats a schema of names and padded messages; and Arrow's reader trusts lengths that we must not. The
+//! header is as long as a cache line, so that buffers read from a file are aligned where they lie.
 //!
 //! LZ4 (`lz4_flex`, its safe decoder) is tried on every block and kept if it saves an eighth. The checksum is
-//! XXH3 (`twox-hash`, which LZ4's frame format brings in anyway): faster than memory on one core, and 64 bits
-//! where a CRC has 32, because a large shuffle reads millions of blocks.
+//! XXH3 (`twox-hash`, which LZ4's frame format brings in anyway): several gigabytes a second on one core, and
+//! 64 bits where a CRC has 32, because a large shuffle reads millions of blocks.
 //!
-//! What always holds: any bytes may be given to [`decode`]. The checksum is not trusted as a proof: every length
-//! is checked against the bytes at hand, strings must be UTF-8, keys within their dictionary. Memory is bounded by
-//! 256 times the block's bytes (LZ4's highest ratio) and a bitmap of [`ELEMENTS_MAX`].
+//! What always holds: any bytes may be given to [`decode`]. The checksum is not trusted as a proof: every
+//! length is checked against the bytes at hand, strings must be UTF-8, keys within their dictionary. Memory
+//! is bounded by 256 times the block's bytes (LZ4's highest ratio) and a bitmap of [`ELEMENTS_MAX`].
 
 mod dictionary;
 mod read;
@@ -73,7 +73,8 @@ impl BlockEncoder {
     /// The rows as one block. Writes only what the rows refer to: slices of large buffers, views and
     /// dictionaries shrink. A column that is a dictionary which does not pay comes back plain.
     ///
-    /// Fails if the rows exceed [`RAW_BYTES_MAX`] or [`ELEMENTS_MAX`], and for unions, run ends and list views.
+    /// Fails if the rows exceed [`RAW_BYTES_MAX`] or [`ELEMENTS_MAX`], and for unions, run ends and list
+    /// views.
     pub fn encode(&mut self, rows: &Rows) -> Result<&[u8]> {
         let metadata_bytes = write_raw(rows, &mut self.raw)?;
         let raw = &self.raw[HEADER_BYTES..];

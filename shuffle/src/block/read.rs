@@ -1,8 +1,9 @@
 //! Columns from a block's body and metadata; the layout is in [`write`](super::write).
 //!
-//! What always holds: buffers are slices of the block, nothing is copied but lengths (to offsets) and views.
-//! Arrays are made by Arrow's checked constructors. The one exception is string views, whose check in Arrow goes
-//! value by value: here the data is checked as a whole, then each value's start, and the views are our own.
+//! What always holds: buffers are slices of the block, nothing is copied but lengths (to offsets) and
+//! views. Arrays are made by Arrow's checked constructors. The one exception is string views, whose check
+//! in Arrow goes value by value: here the data is checked as a whole, then each value's start, and the
+//! views are our own.
 
 use std::sync::Arc;
 
@@ -233,8 +234,8 @@ fn check_utf8(lengths: &[u32], data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Views of values that lie one after the other in `data`, which must be checked already: the lengths add up to
-/// its length, and it is UTF-8 if `T` is strings.
+/// Views of values that lie one after the other in `data`, which must be checked already: the lengths add
+/// up to its length, and it is UTF-8 if `T` is strings.
 fn views<T: ByteViewType>(lengths: &[u32], data: Buffer, nulls: Option<NullBuffer>) -> ArrayRef {
     let mut views = Vec::with_capacity(lengths.len());
     let mut at = 0;
@@ -243,8 +244,8 @@ fn views<T: ByteViewType>(lengths: &[u32], data: Buffer, nulls: Option<NullBuffe
         views.push(view(&data, at, end));
         at = end;
     }
-    // SAFETY: every view is made from its value in the only buffer, within its bounds, and the caller has checked
-    // that each value is UTF-8 where it must be. `nulls` has one bit for each of the lengths.
+    // SAFETY: every view is made from its value in the only buffer, within its bounds, and the caller has
+    // checked that each value is UTF-8 where it must be. `nulls` has one bit for each of the lengths.
     let array = unsafe { GenericByteViewArray::<T>::new_unchecked(views.into(), vec![data], nulls) };
     Arc::new(array)
 }

@@ -11,8 +11,8 @@
 //! | struct, fixed-size list | - | the children |
 //! | dictionary | number of values | keys, then the values |
 //!
-//! Everything of variable length is written as lengths: they compress where offsets do not, and a slice needs no
-//! rebasing. A null view is written as an empty one.
+//! Everything of variable length is written as lengths: they compress where offsets do not, and a slice
+//! needs no rebasing. A null view is written as an empty one.
 
 use arrow::array::{Array, ArrayRef, AsArray, GenericByteViewArray, OffsetSizeTrait, downcast_primitive};
 use arrow::buffer::BooleanBuffer;
@@ -148,8 +148,8 @@ impl ColumnWriter<'_> {
         self.child(&values.slice(first, last - first))
     }
 
-    /// Differences of the offsets; gives the first and the last of them. Lengths beyond 32 bits are refused when
-    /// their data is.
+    /// Differences of the offsets; gives the first and the last of them. Lengths beyond 32 bits are refused
+    /// when their data is.
     fn lengths<O: OffsetSizeTrait>(&mut self, offsets: &[O]) -> (usize, usize) {
         self.pad();
         self.body.reserve(4 * offsets.len());

@@ -11,9 +11,9 @@
 //! Numbers are little-endian. A task that spills several times appends several times, each time partition by
 //! partition, so that a partition's blocks lie together as far as its spills do.
 //!
-//! What always holds: every byte that is read is covered by a checksum; rows are counted when they are written, in
-//! every block and in the index, and compared when they are read. A reader holds one block. A finished segment has
-//! no open file: there may be thousands.
+//! What always holds: every byte that is read is covered by a checksum; rows are counted when they are
+//! written, in every block and in the index, and compared when they are read. A reader holds one block. A
+//! finished segment has no open file: there may be thousands.
 
 mod index;
 mod reader;
@@ -21,6 +21,7 @@ mod writer;
 
 pub use index::BlockAddress;
 pub use reader::{Segment, SegmentReader};
+pub(crate) use writer::BLOCK_BYTES_MIN;
 pub use writer::{SegmentWriter, Spilled};
 
 const HEADER_BYTES: u64 = 16;

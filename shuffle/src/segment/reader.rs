@@ -14,7 +14,8 @@ use crate::error::{Result, ShuffleError};
 use crate::rows::Rows;
 use crate::store::StoredFile;
 
-/// A finished segment. Cheap to clone; a segment of this process deletes its file with its last clone and reader.
+/// A finished segment. Cheap to clone; a segment of this process deletes its file with its last clone and
+/// reader.
 #[derive(Debug, Clone)]
 pub struct Segment {
     inner: Arc<Inner>,
@@ -29,7 +30,8 @@ struct Inner {
 }
 
 impl Segment {
-    /// Opens a file that may be anyone's; it is not deleted. The header, the trailer and the index are checked.
+    /// Opens a file that may be anyone's; it is not deleted. The header, the trailer and the index are
+    /// checked.
     pub fn open(path: &Path) -> Result<Segment> {
         let index = open_index(path)?;
         Ok(Segment { inner: Arc::new(Inner { path: path.to_path_buf(), index, _file: None }) })
@@ -74,7 +76,7 @@ impl Segment {
 fn open_index(path: &Path) -> Result<Index> {
     let (file, file_bytes) = File::open(path)
         .and_then(|file| file.metadata().map(|metadata| (file, metadata.len())))
-        .map_err(|e| ShuffleError::io("open", path, e))?;
+        .map_err(|e| ShuffleError::unreadable(path, e))?;
     if file_bytes < HEADER_BYTES + TRAILER_BYTES {
         return Err(ShuffleError::corrupt(path, 0, format!("it has {file_bytes} bytes only")));
     }
@@ -126,7 +128,7 @@ impl SegmentReader {
         let path = self.segment.path();
         let file = match self.file.take() {
             Some(file) => file,
-            None => File::open(path).map_err(|e| ShuffleError::io("open", path, e))?,
+            None => File::open(path).map_err(|e| ShuffleError::unreadable(path, e))?,
         };
         let mut bytes = MutableBuffer::from_len_zeroed(address.bytes as usize);
         read_exact_at(&file, path, bytes.as_slice_mut(), address.offset)?;
@@ -143,7 +145,7 @@ impl SegmentReader {
 fn read_exact_at(file: &File, path: &Path, bytes: &mut [u8], offset: u64) -> Result<()> {
     read_at(file, bytes, offset).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => ShuffleError::corrupt(path, offset, "the file is cut off"),
-        _ => ShuffleError::io("read", path, e),
+        _ => ShuffleError::unreadable(path, e),
     })
 }
 

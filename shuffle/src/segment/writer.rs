@@ -46,8 +46,8 @@ impl SegmentWriter {
         Ok(SegmentWriter { file, encoder, index: vec![vec![]; partitions], spilled: Spilled::default() })
     }
 
-    /// Appends batches to a partition, in their order; may be called any number of times for a partition. Small
-    /// neighbours of the same types share a block, so hand over many at a time.
+    /// Appends batches to a partition, in their order; may be called any number of times for a partition.
+    /// Small neighbours of the same types share a block, so hand over many at a time.
     pub fn append(&mut self, partition: usize, batches: &[Rows]) -> Result<()> {
         let mut start = 0;
         while start < batches.len() {
@@ -100,8 +100,8 @@ impl SegmentWriter {
     }
 }
 
-/// Batches of the same types as one, or `None` if Arrow cannot join them: a dictionary of many dictionaries may
-/// have more values than its keys can count. Then each becomes a block.
+/// Batches of the same types as one, or `None` if Arrow cannot join them: a dictionary of many dictionaries
+/// may have more values than its keys can count. Then each becomes a block.
 fn joined(batches: &[Rows]) -> Option<Rows> {
     if let [one] = batches {
         return Some(one.clone());

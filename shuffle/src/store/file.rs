@@ -109,7 +109,7 @@ impl FileWriter {
 
     fn copy_to(&self, place: usize, bytes: &[u8]) -> std::result::Result<(StoredFile, File), Refusal> {
         let (mut stored, mut file) = create_in(&self.stored.query, place, &self.name)?;
-        let read_error = |e| Refusal::Failed(ShuffleError::io("read", &self.stored.path, e));
+        let read_error = |e| Refusal::Failed(ShuffleError::io("move", &self.stored.path, e));
         let mut old = File::open(&self.stored.path).map_err(read_error)?;
         let mut chunk = vec![0; BUFFER_BYTES];
         while stored.bytes < self.stored.bytes {

@@ -9,10 +9,11 @@
 //!
 //! What always holds:
 //!
-//! - Whoever holds a file, a query's handle or the store keeps what is above it; when the last handle goes, the
-//!   file or folder goes. What a killed process leaves behind, the next process removes ([`SpillStore::open`]).
-//! - Bytes are counted before they are written and until their file is gone. Where a disk or a quota is full, the
-//!   file moves to the next directory, with the bytes it has; when all are full, the write fails.
+//! - Whoever holds a file, a query's handle or the store keeps what is above it; when the last handle goes,
+//!   the file or folder goes. What a killed process leaves behind, the next process removes
+//!   ([`SpillStore::open`]).
+//! - Bytes are counted before they are written and until their file is gone. Where a disk or a quota is
+//!   full, the file moves to the next directory, with the bytes it has; when all are full, the write fails.
 //! - Nothing is created for a query before its first file.
 
 mod file;

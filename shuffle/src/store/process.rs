@@ -1,11 +1,12 @@
 //! A process's folder in a spill directory, and the removal of folders whose process has died.
 //!
-//! The sign of life is a lock on a file beside the folder: the operating system releases it however the process
-//! ends, and a number that is used again means nothing. No step needs another process to wait:
+//! The sign of life is a lock on a file beside the folder: the operating system releases it however the
+//! process ends, and a number that is used again means nothing. No step needs another process to wait:
 //!
-//! - Who starts creates the lock file, locks it, and checks that it is still there; only then comes the folder.
-//! - Who cleans up tries each lock. Getting one proves that its process is dead, or was not yet past the check:
-//!   then that process finds its lock taken or its file gone, and tries another name.
+//! - Who starts creates the lock file, locks it, and checks that it is still there; only then comes the
+//!   folder.
+//! - Who cleans up tries each lock. Getting one proves that its process is dead, or was not yet past the
+//!   check: then that process finds its lock taken or its file gone, and tries another name.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};

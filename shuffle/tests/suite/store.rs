@@ -160,7 +160,7 @@ fn child_that_spills_and_waits() {
 fn what_a_killed_process_leaves_is_removed_by_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_that_spills_and_waits", "--nocapture"])
+        .args(["--exact", "store::child_that_spills_and_waits", "--nocapture"])
         .env(CHILD_DIRECTORY, dir.path())
         .stdout(Stdio::piped())
         .spawn()

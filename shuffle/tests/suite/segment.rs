@@ -1,7 +1,5 @@
 //! Segments: partitions come back whole, from many threads, and damage is an error or harmless.
 
-mod samples;
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +11,8 @@ use arrow::record_batch::RecordBatch;
 use dovetail_shuffle::segment::{Segment, SegmentWriter};
 use dovetail_shuffle::store::{QueryStore, SpillDirectory, SpillStore};
 use dovetail_shuffle::{Result, Rows, ShuffleError};
-use samples::{Random, assert_same, random_rows};
+
+use crate::samples::{Random, assert_same, random_rows};
 
 /// A store in a folder of its own, which is deleted after the test.
 fn query() -> (tempfile::TempDir, SpillStore, QueryStore) {

@@ -1,7 +1,5 @@
 //! Blocks: every type comes back, nothing but the rows is written, and no bytes make decoding panic.
 
-mod samples;
-
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,8 +8,9 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, UInt32Type};
 use dovetail_shuffle::block::{BlockEncoder, HEADER_BYTES, decode};
 use dovetail_shuffle::{Result, Rows, ShuffleError};
-use samples::{Random, assert_same, random_array, random_rows};
 use twox_hash::XxHash3_64;
+
+use crate::samples::{Random, assert_same, every_type, random_array, random_rows};
 
 fn decoded(bytes: &[u8]) -> Result<Rows> {
     decode(&Buffer::from(bytes), Path::new("a-file"), 4096)
@@ -109,7 +108,8 @@ fn hostile_bytes_give_an_error_or_valid_arrays() {
     let mut survived = 0;
     for seed in 0..4_000 {
         let mut random = Random(seed);
-        let data_type = &samples::every_type()[random.below(samples::every_type().len())];
+        let types = every_type();
+        let data_type = &types[random.below(types.len())];
         let count = random.below(40);
         let rows = Rows::new(vec![random_array(&mut random, data_type, count)], count);
         let mut block = BlockEncoder::default().encode(&rows).unwrap().to_vec();

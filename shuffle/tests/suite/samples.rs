@@ -155,7 +155,8 @@ pub fn random_array(random: &mut Random, data_type: &DataType, rows: usize) -> A
             let few = random.below(2) == 0;
             let count = 1 + random.below(if few { 3 } else { 100 });
             let values = random_array(random, value, count);
-            let keys = UInt32Array::new((0..rows).map(|_| random.below(values.len()) as u32).collect(), nulls);
+            let keys = (0..rows).map(|_| random.below(values.len()) as u32).collect();
+            let keys = UInt32Array::new(keys, nulls);
             let keys = cast(&keys, key).unwrap().to_data().into_builder().data_type(data_type.clone());
             make_array(keys.add_child_data(values.to_data()).build().unwrap())
         }

@@ -1,0 +1,7 @@
+//! The tests of this crate from outside, in one binary: each module is about one of the crate's.
+
+mod block;
+mod output;
+mod samples;
+mod segment;
+mod store;
