@@ -13,6 +13,7 @@
 
 pub mod block;
 mod bytes;
+pub mod catalogue;
 pub mod error;
 mod memory;
 pub mod output;
