@@ -67,21 +67,21 @@ impl MapOutputWriter {
         self.segment.as_ref().map(SegmentWriter::spilled).unwrap_or_default()
     }
 
-    /// Writes all rows in memory to the task's segment and lets go of them; gives the bytes written. After
-    /// an error the task has failed, and the writer is to be dropped.
+    /// Writes all rows in memory to the task's segment and lets go of them; gives the bytes written. Needs a
+    /// few megabytes itself, for the blocks under way. After an error the rows are still in memory.
     pub fn spill(&mut self, store: &QueryStore) -> Result<u64> {
         if self.held.iter().all(|held| held.batches.is_empty()) {
             return Ok(0);
         }
-        let mut segment = match self.segment.take() {
+        let segment = match &mut self.segment {
             Some(segment) => segment,
-            None => SegmentWriter::create(store, &self.name, self.held.len())?,
+            none => none.insert(SegmentWriter::create(store, &self.name, self.held.len())?),
         };
         let before = segment.spilled().bytes;
-        write_held(&mut self.held, &mut segment)?;
-        self.memory.clear();
+        segment.append_all(self.held.iter().map(|held| held.batches.as_slice()))?;
         let written = segment.spilled().bytes - before;
-        self.segment = Some(segment);
+        self.held.fill_with(Held::default);
+        self.memory.clear();
         Ok(written)
     }
 
@@ -98,15 +98,6 @@ impl Held {
         self.memory_bytes += memory_bytes;
         self.batches.push(rows);
     }
-}
-
-/// Writes every partition and empties it as soon as it is written.
-fn write_held(held: &mut [Held], segment: &mut SegmentWriter) -> Result<()> {
-    for (partition, held) in held.iter_mut().enumerate() {
-        segment.append(partition, &held.batches)?;
-        *held = Held::default();
-    }
-    Ok(())
 }
 
 /// A finished map output. Dropped, it frees its memory and, after the last reader, its disk.
@@ -141,15 +132,16 @@ impl MapOutput {
     }
 
     /// Writes all rows in memory to disk and lets go of them; gives the bytes written. Readers that were made
-    /// before keep what they have. After an error the output is not whole any more, and is to be dropped.
+    /// before keep what they have. After an error the output is as it was.
     pub fn spill(&mut self, store: &QueryStore) -> Result<u64> {
         if self.held.iter().all(|held| held.batches.is_empty()) {
             return Ok(0);
         }
         let mut segment = SegmentWriter::create(store, &self.name, self.held.len())?;
-        write_held(&mut self.held, &mut segment)?;
+        segment.append_all(self.held.iter().map(|held| held.batches.as_slice()))?;
         let written = segment.spilled().bytes;
         self.segments.push(segment.finish()?);
+        self.held.fill_with(Held::default);
         Ok(written)
     }
 

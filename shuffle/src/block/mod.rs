@@ -62,7 +62,11 @@ const ALIGNMENT: usize = 16;
 #[cfg(target_endian = "big")]
 compile_error!("blocks hold Arrow's buffers as they are in memory, and are little-endian");
 
-/// Encodes blocks, one after the other, in buffers of its own that it keeps.
+/// How much of a buffer an encoder keeps for the next block; one that an unusually long row needed goes.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
+/// Encodes blocks, one after the other, in buffers that it keeps: about two and a half megabytes, if blocks
+/// are of one.
 #[derive(Debug, Default)]
 pub struct BlockEncoder {
     raw: Vec<u8>,
@@ -76,6 +80,11 @@ impl BlockEncoder {
     /// Fails if the rows exceed [`RAW_BYTES_MAX`] or [`ELEMENTS_MAX`], and for unions, run ends and list
     /// views.
     pub fn encode(&mut self, rows: &Rows) -> Result<&[u8]> {
+        for buffer in [&mut self.raw, &mut self.packed] {
+            if buffer.len() > KEPT_BYTES_MAX {
+                *buffer = vec![];
+            }
+        }
         let metadata_bytes = write_raw(rows, &mut self.raw)?;
         let raw = &self.raw[HEADER_BYTES..];
         let mut header = Header {

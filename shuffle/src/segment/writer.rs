@@ -47,7 +47,8 @@ impl SegmentWriter {
     }
 
     /// Appends batches to a partition, in their order; may be called any number of times for a partition.
-    /// Small neighbours of the same types share a block, so hand over many at a time.
+    /// Small neighbours of the same types share a block, so hand over many at a time. After an error some of
+    /// them may be there.
     pub fn append(&mut self, partition: usize, batches: &[Rows]) -> Result<()> {
         let mut start = 0;
         while start < batches.len() {
@@ -64,6 +65,20 @@ impl SegmentWriter {
             start = end;
         }
         Ok(())
+    }
+
+    /// Appends to each partition in turn, or, if that fails, to none: then the batches may be appended again.
+    pub fn append_all<'a>(&mut self, partitions: impl IntoIterator<Item = &'a [Rows]>) -> Result<()> {
+        let blocks_before: Vec<usize> = self.index.iter().map(Vec::len).collect();
+        let spilled_before = self.spilled;
+        let mut partitions = partitions.into_iter().enumerate();
+        let appended = partitions.try_for_each(|(partition, batches)| self.append(partition, batches));
+        if appended.is_err() {
+            // What was written stays in the file, where no index names it.
+            self.index.iter_mut().zip(blocks_before).for_each(|(blocks, before)| blocks.truncate(before));
+            self.spilled = spilled_before;
+        }
+        appended
     }
 
     /// What was appended so far.

@@ -40,7 +40,7 @@ impl ProcessFolder {
             let lock_path = folder.with_extension(LOCK);
             let lock = OpenOptions::new().write(true).create_new(true).open(&lock_path)?;
             if lock.try_lock().is_ok() && lock_path.exists() {
-                fs::create_dir(&folder)?;
+                create_private(&folder)?;
                 return Ok(ProcessFolder { folder, _lock: lock });
             }
         }
@@ -57,6 +57,14 @@ impl Drop for ProcessFolder {
         remove_folder(&self.folder);
         let _ = fs::remove_file(self.folder.with_extension(LOCK));
     }
+}
+
+/// A folder that only this user may enter: the rows of a query are nobody else's business.
+fn create_private(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 /// Removes the folders in `dir` whose lock nobody holds. What another user owns, and cannot be opened, stays.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::*;
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, UInt32Type};
+use arrow::datatypes::{DataType, Field, UInt32Type};
 use dovetail_shuffle::block::{BlockEncoder, HEADER_BYTES, decode};
 use dovetail_shuffle::{Result, Rows, ShuffleError};
 use twox_hash::XxHash3_64;
@@ -82,7 +82,7 @@ fn compression_is_left_out_where_it_does_not_help() {
 
 #[test]
 fn types_that_blocks_do_not_hold_are_refused() {
-    let item = Arc::new(arrow::datatypes::Field::new("item", DataType::Int8, true));
+    let item = Arc::new(Field::new("item", DataType::Int8, true));
     let column = new_empty_array(&DataType::ListView(item));
     let error = BlockEncoder::default().encode(&Rows::new(vec![column], 0)).unwrap_err();
     assert!(matches!(error, ShuffleError::UnsupportedType { .. }), "{error}");

@@ -120,15 +120,32 @@ fn a_writer_that_is_dropped_leaves_nothing() {
 }
 
 #[test]
-fn a_spill_beyond_the_quota_is_an_error_and_leaves_nothing() {
-    let (_dir, store, query) = store(Some(10_000));
+fn a_spill_beyond_the_quota_is_an_error_and_the_rows_stay() {
+    let (_dir, store, query) = store(Some(1_000_000));
     let mut random = Random(1);
-    let noise: ArrayRef = Arc::new(Int64Array::from_iter_values((0..50_000).map(|_| random.next() as i64)));
-    let mut writer = MapOutputWriter::new("task", 1);
-    writer.push(0, Rows::new(vec![noise], 50_000));
+    let mut writer = MapOutputWriter::new("task", 3);
+    let mut expected: Vec<Vec<i64>> = vec![vec![]; 3];
+    let mut push = |writer: &mut MapOutputWriter, partition: usize, rows: usize| {
+        let noise: Vec<i64> = (0..rows).map(|_| random.next() as i64).collect();
+        expected[partition].extend(&noise);
+        writer.push(partition, Rows::new(vec![Arc::new(Int64Array::from(noise))], rows));
+    };
+    push(&mut writer, 1, 20_000);
+    writer.spill(&query).unwrap();
+    let spilled = writer.spilled();
+    push(&mut writer, 0, 50_000);
+    push(&mut writer, 1, 90_000);
+    let memory_bytes = writer.memory_bytes();
     let error = writer.spill(&query).unwrap_err();
     assert!(matches!(error, ShuffleError::DiskFull { .. }), "{error}");
-    drop(writer);
+    assert_eq!((writer.spilled(), writer.memory_bytes()), (spilled, memory_bytes));
+    let mut output = writer.finish().unwrap();
+    assert!(output.spill(&query).is_err());
+    expected.iter_mut().for_each(|numbers| numbers.sort_unstable());
+    for (partition, expected) in expected.iter().enumerate() {
+        assert_eq!(&all(output.partition(partition)), expected);
+    }
+    drop(output);
     assert_eq!((store.files_alive(), store.bytes_in_use()), (0, 0));
 }
 

@@ -37,6 +37,12 @@ fn files_and_folders_go_with_their_last_handle() {
     assert_eq!(fs::read(sealed.path()).unwrap(), [1; 1000]);
     assert!(sealed.path().to_str().unwrap().contains("query7x-"), "{}", sealed.path().display());
 
+    #[cfg(unix)]
+    for entry in fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap()).filter(|e| e.path().is_dir()) {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "others may look in");
+    }
+
     let mut unfinished = query.create("task 2").unwrap();
     unfinished.append(&vec![2; 1 << 20]).unwrap();
     assert_eq!((store.bytes_in_use(), store.files_alive()), (1000 + (1 << 20), 2));
