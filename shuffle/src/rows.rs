@@ -35,7 +35,8 @@ impl Rows {
     }
 
     /// A deep copy that holds these rows and nothing else: what a slice of large buffers should become before
-    /// it waits in memory. All columns of the copy share one allocation.
+    /// it waits in memory. All columns of the copy share one allocation; a dictionary that does not pay is
+    /// plain in it.
     pub fn compacted(&self) -> Result<Rows> {
         block::compacted(self)
     }

@@ -36,6 +36,7 @@ mod write;
 use std::path::Path;
 
 use arrow::buffer::{Buffer, MutableBuffer};
+use arrow::error::ArrowError;
 use twox_hash::XxHash3_64;
 
 use crate::bytes::Damage;
@@ -125,8 +126,9 @@ pub(crate) fn compacted(rows: &Rows) -> Result<Rows> {
     let mut raw = vec![];
     let metadata_bytes = write_raw(rows, &mut raw)?;
     let raw = Buffer::from(&raw[HEADER_BYTES..]);
+    // Arrays that break Arrow's own rules, such as a null in a field that has none, are found here.
     let columns = read::read_columns(&raw, metadata_bytes, rows.rows)
-        .expect("invariant: what was just encoded can be decoded");
+        .map_err(|damage| ArrowError::InvalidArgumentError(damage.into_owned()))?;
     Ok(Rows::new(columns, rows.rows))
 }
 
