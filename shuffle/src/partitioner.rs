@@ -4,9 +4,12 @@
 //! sides of a join, the partial and the final stage of an aggregation, and tasks on different machines
 //! must agree, so the function is frozen: a test holds it to literal values. What always holds:
 //!
-//! - Equal values hash equally in every physical form: Decimal32, 64, 128 and 256 of one scale; a dictionary and
-//!   its plain values; Utf8, LargeUtf8, Utf8View and the binary types; integers of any width.
+//! - Equal values hash equally in every physical form: Decimal32, 64, 128 and 256 of one scale; a
+//!   dictionary and its plain values; Utf8, LargeUtf8, Utf8View and the binary types; integers of any
+//!   width.
 //! - A null hashes like any other null; -0.0 like 0.0; every NaN like every other NaN.
+//! - Intervals that PostgreSQL calls equal hash equally: a month is 30 days, a day 24 hours. So do `1 month`,
+//!   `30 days` and `720 hours`, in each of the three interval types.
 //! - [`partition_of`] uses the upper 32 bits only. A hash table that is filled from one partition may take
 //!   its slot bits from the lower half, where the rows of a partition still differ.
 
@@ -128,16 +131,13 @@ fn for_each_word(array: &dyn Array, sink: &mut impl WordSink) {
             TimeUnit::Nanosecond => primitive::<DurationNanosecondType>(array, sink, |v| v as u64),
         },
         T::Interval(IntervalUnit::YearMonth) => {
-            primitive::<IntervalYearMonthType>(array, sink, |v| v as i64 as u64)
+            primitive::<IntervalYearMonthType>(array, sink, |v| interval_word(v, 0, 0))
         }
         T::Interval(IntervalUnit::DayTime) => primitive::<IntervalDayTimeType>(array, sink, |v| {
-            two_words(v.days as i64 as u64, v.milliseconds as i64 as u64)
+            interval_word(0, v.days, i64::from(v.milliseconds) * 1_000_000)
         }),
         T::Interval(IntervalUnit::MonthDayNano) => primitive::<IntervalMonthDayNanoType>(array, sink, |v| {
-            two_words(
-                fold(v.months as i64 as u64 ^ BYTES, LENGTH) ^ v.days as i64 as u64,
-                v.nanoseconds as u64,
-            )
+            interval_word(v.months, v.days, v.nanoseconds)
         }),
         T::Boolean => booleans(array.as_boolean(), sink),
         T::Utf8 => with_nulls(array, sink, |row| bytes_word(array.as_string::<i32>().value(row).as_bytes())),
@@ -280,6 +280,14 @@ fn wide_word(value: i128) -> u64 {
     }
 }
 
+/// An interval is its length: a month is 30 days and a day 24 hours, which is how SQL compares them.
+#[inline(always)]
+fn interval_word(months: i32, days: i32, nanoseconds: i64) -> u64 {
+    const DAY_NANOSECONDS: i128 = 24 * 3_600 * 1_000_000_000;
+    let days = i128::from(months) * 30 + i128::from(days);
+    wide_word(days * DAY_NANOSECONDS + i128::from(nanoseconds))
+}
+
 #[inline(always)]
 fn two_words(low: u64, high: u64) -> u64 {
     fold(fold(low ^ LENGTH, BYTES) ^ high, BYTES)
@@ -346,6 +354,8 @@ mod tests {
             [Arc::new(Int32Array::from(vec![7])), Arc::new(StringArray::from(vec!["x"]))];
         assert_eq!(hash_columns(&pair, 42), [FROZEN_PAIR]);
         assert_eq!(one(Decimal128Array::from(vec![i128::MAX])), [FROZEN_WIDE]);
+        let intervals = [(0, 0, 1), (1, 2, 3), (-12, 0, 0), (i32::MAX, i32::MAX, i64::MAX)];
+        assert_eq!(one(month_day_nanos(&intervals)), FROZEN_INTERVALS);
         assert_eq!(partition_of(0xffff_ffff_0000_0000, 7), 6);
         assert_eq!(partition_of(0x0000_0000_ffff_ffff, 7), 0);
         assert_eq!(partition_of(0x8000_0000_0000_0000, 7), 3);
@@ -369,6 +379,8 @@ mod tests {
         0xa79c_73ca_31ff_4669,
     ];
     const FROZEN_FLOATS: [u64; 3] = [0x1137_509a_84ab_7784, 0x8302_d5cb_da37_36ff, 0x1579_1279_c089_b604];
+    const FROZEN_INTERVALS: [u64; 4] =
+        [0x482e_5122_1ef5_7276, 0x2a99_933c_f3f4_5387, 0xb707_122c_233d_274f, 0x0bd0_2d49_01c0_de2c];
     const FROZEN_PAIR: u64 = 0xa846_0c6f_868d_c9ad;
     const FROZEN_WIDE: u64 = 0x7540_c44b_9cf2_4b0a;
 
@@ -450,6 +462,32 @@ mod tests {
         assert_eq!(h[2], h[3]);
         assert_eq!(h[2], h[4]);
         assert_eq!(one(Float32Array::from(vec![-0.0, f32::NAN])), [h[0], h[2]]);
+    }
+
+    fn month_day_nanos(parts: &[(i32, i32, i64)]) -> IntervalMonthDayNanoArray {
+        let value = |&(m, d, n): &(i32, i32, i64)| IntervalMonthDayNanoType::make_value(m, d, n);
+        IntervalMonthDayNanoArray::from_iter_values(parts.iter().map(value))
+    }
+
+    #[test]
+    fn intervals_that_are_equal_in_sql_agree() {
+        const HOUR: i64 = 3_600 * 1_000_000_000;
+        let h = one(month_day_nanos(&[
+            (1, 0, 0),
+            (0, 30, 0),
+            (0, 0, 720 * HOUR),
+            (2, -30, 0),
+            (1, -1, 24 * HOUR),
+            (0, 31, 0),
+            (0, 30, 1),
+        ]));
+        assert!(h[..5].iter().all(|same| *same == h[0]), "{h:?}");
+        assert_ne!(h[5], h[0]);
+        assert_ne!(h[6], h[0]);
+        assert_eq!(one(IntervalYearMonthArray::from(vec![1])), [h[0]]);
+        let day_times =
+            [(30, 0), (29, 24 * 3_600_000)].map(|(days, ms)| IntervalDayTimeType::make_value(days, ms));
+        assert_eq!(one(IntervalDayTimeArray::from_iter_values(day_times)), [h[0], h[0]]);
     }
 
     #[test]
