@@ -14,7 +14,7 @@ use sqlparser::ast::{
 
 use super::parse::{ParsedStatement, parse_one};
 use super::provider::{Provider, key};
-use super::{identifiers, message, refuse, rewrite};
+use super::{cast_names, identifiers, message, refuse, rewrite};
 use crate::catalog::CatalogSnapshot;
 use crate::error::{PlanError, Result};
 
@@ -232,9 +232,11 @@ impl Binder<'_> {
         }
     }
 
-    fn plan(&self, statement: ast::Statement) -> Result<LogicalPlan> {
+    fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan> {
+        cast_names::wrap(&mut statement);
         SqlToRel::new(self.provider)
             .sql_statement_to_plan(statement)
+            .and_then(cast_names::unwrap)
             .map_err(|e: DataFusionError| message::binder(self.script, e))
     }
 

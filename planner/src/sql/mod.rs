@@ -10,8 +10,8 @@
 //! the place or the nearest existing name.
 
 mod bind;
+mod cast_names;
 mod dialect;
-
 mod identifiers;
 mod message;
 mod names;

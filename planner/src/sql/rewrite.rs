@@ -160,7 +160,8 @@ fn order_by_positions(query: &mut Query) {
     order_by.kind = OrderByKind::Expressions((1..=select.projection.len()).map(key).collect());
 }
 
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+/// A plain call.
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
     let args = args.into_iter().map(|a| FunctionArg::Unnamed(FunctionArgExpr::Expr(a))).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
