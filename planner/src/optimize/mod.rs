@@ -15,6 +15,7 @@ mod distinct_on;
 pub mod join_order;
 mod lateral_unnest;
 mod null_safe_joins;
+pub(crate) mod once;
 mod operand_types;
 mod signed_ranks;
 mod subquery_predicates;

@@ -22,6 +22,7 @@ mod rewrite;
 mod row_in;
 mod scopes;
 mod tokens;
+mod using;
 
 #[cfg(test)]
 mod tests;

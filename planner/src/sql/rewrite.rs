@@ -6,6 +6,8 @@
 //! - `ORDER BY ALL` becomes the positions of the select list, if it has no star;
 //! - `(a, b) IN (SELECT c, d …)` in a condition becomes EXISTS with a comparison of each;
 //! - `FROM unnest(list)` becomes the clause of that name, which the parser takes for a table function;
+//! - `[a, b]` becomes `make_array(a, b)`, which may name outer columns;
+//! - a column of USING gets its table's name in subqueries, see `using`;
 //! - `a ^ b` becomes `power(a, b)`, and a number with an exponent a DOUBLE.
 
 use std::ops::ControlFlow;
@@ -21,17 +23,20 @@ use sqlparser::ast::{
 use super::names::name_columns;
 use super::row_in;
 use super::scopes::rename_hiding;
+use super::using;
 
 /// The statement in forms that can be planned.
 pub(super) fn rewrite(statement: &mut Statement) {
     let _: ControlFlow<()> = match statement {
         Statement::Statement(s) => {
             rename_hiding(s);
+            using::qualify(s);
             s.visit(&mut Rewriter)
         }
         Statement::CopyTo(copy) => match &mut copy.source {
             CopyToSource::Query(q) => {
                 rename_hiding(q);
+                using::qualify(q);
                 q.visit(&mut Rewriter)
             }
             CopyToSource::Relation(_) => ControlFlow::Continue(()),
@@ -101,6 +106,7 @@ impl VisitorMut for Rewriter {
                     *expr = call("power", vec![*left, *right]);
                 }
             }
+            Expr::Array(array) => *expr = call("make_array", std::mem::take(&mut array.elem)),
             Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) if text.contains(['e', 'E']) => {
                 *expr = Expr::Cast {
                     kind: CastKind::Cast,

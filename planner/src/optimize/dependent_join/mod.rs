@@ -29,11 +29,14 @@ mod bindings;
 mod push;
 mod simple;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion_common::{Column, ExprSchema, JoinConstraint, JoinType, NullEquality, Result, not_impl_err};
+use datafusion_common::{
+    Column, ExprSchema, JoinConstraint, JoinType, NullEquality, Result, TableReference, not_impl_err,
+};
 use datafusion_expr::expr::{AggregateFunction, Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::{Aggregate, Filter, Join, Projection, Sort, SubqueryAlias};
@@ -44,11 +47,12 @@ use datafusion_functions_aggregate::first_last::first_value_udaf;
 
 use self::bindings::Bindings;
 use self::push::Push;
+use super::once::Once;
 use super::subquery_predicates;
 
 /// The plan without correlated subqueries, but for those that DataFusion does well.
 pub(super) fn rewrite(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let mut pass = Pass { next: 0 };
+    let mut pass = Pass { next: 0, relations: relations(&plan)? };
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let node = subquery_predicates::rewrite_node(node)?;
         // Predicates may have become conditions of a filter above the node.
@@ -68,6 +72,8 @@ pub(super) fn rewrite(plan: LogicalPlan) -> Result<LogicalPlan> {
 struct Pass {
     /// Numbers the columns that are made up here.
     next: usize,
+    /// How often a table or alias of a name stands in the plan.
+    relations: HashMap<TableReference, usize>,
 }
 
 impl Pass {
@@ -97,8 +103,14 @@ impl Pass {
         let outer: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
         let mut rows = input.clone();
         if let LogicalPlan::Filter(Filter { predicate, .. }) = node {
+            // What filters without a subquery of ours goes first: it leaves fewer bindings.
+            let conjuncts = split_conjunction_owned(predicate).into_iter();
+            let (first, conjuncts): (Vec<_>, Vec<_>) = conjuncts.partition(|c| !has_one_of(c, &ours));
+            if let Some(first) = conjunction(first) {
+                rows = LogicalPlan::Filter(Filter::try_new(first, Arc::new(rows))?);
+            }
             let mut rest = vec![];
-            for conjunct in split_conjunction_owned(predicate) {
+            for conjunct in conjuncts {
                 match exists_of(&conjunct, &ours, &rows)? {
                     Some((plan, negated)) => rows = self.matching(rows, &plan, negated)?,
                     None => rest.push(conjunct),
@@ -241,11 +253,12 @@ impl Pass {
     /// The rows, and the distinct bindings of what the plan refers to of them.
     fn bindings(&mut self, rows: LogicalPlan, plan: &LogicalPlan) -> Result<(LogicalPlan, Bindings)> {
         let prefix = self.name("binding").name;
+        let rows = Once::unless_repeatable(rows, self.next)?;
         Bindings::of(rows, plan, &prefix)
     }
 
     fn join(&mut self, mut join: Join) -> Result<Transformed<LogicalPlan>> {
-        if let Some(lateral) = lateral_side(&join.right) {
+        if let Some(lateral) = self.lateral_side(&join) {
             if simple::is_lateral(&join, &lateral) {
                 return Ok(Transformed::no(LogicalPlan::Join(join)));
             }
@@ -302,6 +315,23 @@ impl Pass {
         Ok(Transformed::yes(projected(LogicalPlan::Join(rewritten), output)?))
     }
 
+    /// The right side of a lateral join. The binder marks it; but not if all that refers to the left side are
+    /// subqueries of subqueries.
+    fn lateral_side(&self, join: &Join) -> Option<LogicalPlan> {
+        let marked = marked_lateral(&join.right);
+        if marked.is_some() {
+            return marked;
+        }
+        // A name that is used twice may be one further outside.
+        let refers = |e: &Expr| match e {
+            Expr::OuterReferenceColumn(_, Column { relation: Some(relation), .. }) => {
+                bindings::is_reference_to(e, join.left.schema()) && self.relations.get(relation) == Some(&1)
+            }
+            _ => false,
+        };
+        join.right.all_out_ref_exprs().iter().any(refers).then(|| join.right.as_ref().clone())
+    }
+
     /// A join whose right side refers to the rows of its left side.
     fn lateral(&mut self, join: Join, right: LogicalPlan) -> Result<LogicalPlan> {
         if !matches!(join.join_type, JoinType::Inner | JoinType::Left) {
@@ -320,6 +350,20 @@ impl Pass {
         let joined = join_bound(rows, result, &bindings.outer, &outside, join.join_type, filter)?;
         projected(joined, output)
     }
+}
+
+/// The names of the plan's tables and aliases.
+fn relations(plan: &LogicalPlan) -> Result<HashMap<TableReference, usize>> {
+    let mut relations = HashMap::new();
+    plan.apply_with_subqueries(|node| {
+        match node {
+            LogicalPlan::SubqueryAlias(alias) => *relations.entry(alias.alias.clone()).or_default() += 1,
+            LogicalPlan::TableScan(scan) => *relations.entry(scan.table_name.clone()).or_default() += 1,
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(relations)
 }
 
 /// The subqueries of the node's expressions that are not left to DataFusion, each once.
@@ -346,6 +390,10 @@ fn with_values(expr: Expr, values: &[(Expr, Expr)]) -> Result<Transformed<Expr>>
         Some((_, value)) => Ok(Transformed::new(value.clone(), true, TreeNodeRecursion::Jump)),
         None => Ok(Transformed::no(e)),
     })
+}
+
+fn has_one_of(expr: &Expr, subqueries: &[Expr]) -> bool {
+    expr.exists(|e| Ok(subqueries.contains(e))).unwrap_or(true)
 }
 
 /// Does the input have every column that the subquery refers to?
@@ -404,12 +452,11 @@ fn exists_of(condition: &Expr, ours: &[Expr], rows: &LogicalPlan) -> Result<Opti
     }
 }
 
-/// The right side of a lateral join.
-fn lateral_side(right: &LogicalPlan) -> Option<LogicalPlan> {
+fn marked_lateral(right: &LogicalPlan) -> Option<LogicalPlan> {
     match right {
         LogicalPlan::Subquery(subquery) => Some(subquery.subquery.as_ref().clone()),
         LogicalPlan::SubqueryAlias(SubqueryAlias { input, alias, .. }) => {
-            let inner = lateral_side(input)?;
+            let inner = marked_lateral(input)?;
             let alias = SubqueryAlias::try_new(Arc::new(inner), alias.clone()).ok()?;
             Some(LogicalPlan::SubqueryAlias(alias))
         }

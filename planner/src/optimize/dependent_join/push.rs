@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, JoinType, NullEquality, Result, internal_err, not_impl_err};
-use datafusion_expr::expr::{Sort as SortKey, WindowFunction};
+use datafusion_expr::expr::{GroupingSet, Sort as SortKey, WindowFunction};
 use datafusion_expr::logical_plan::{
     Aggregate, Distinct, FetchType, Filter, Join, Limit, Projection, SkipType, Sort, SubqueryAlias, Union,
     Unnest, Values, Window,
@@ -19,6 +19,7 @@ use datafusion_expr::{
 };
 use datafusion_functions_window::row_number::row_number_udwf;
 
+use super::super::once::{Once, once};
 use super::bindings::Bindings;
 use super::{Pass, join_bound, projected};
 
@@ -81,6 +82,14 @@ impl<'a> Push<'a> {
             LogicalPlan::RecursiveQuery(_) => {
                 not_impl_err!("A recursive query that refers to a row outside of it")
             }
+            LogicalPlan::Extension(extension) => match once(extension.node.as_ref()) {
+                // All of its places are below the same bindings.
+                Some(once) => {
+                    let input = self.push(&once.input)?;
+                    Ok(Once { number: once.number, input }.into_plan())
+                }
+                None => internal_err!("an outer reference below {}", plan.display()),
+            },
             other => internal_err!("an outer reference below {}", other.display()),
         }
     }
@@ -103,16 +112,35 @@ impl<'a> Push<'a> {
     }
 
     fn aggregate(&mut self, aggregate: &Aggregate, plan: &LogicalPlan) -> Result<LogicalPlan> {
-        let Aggregate { input, group_expr, aggr_expr, .. } = aggregate;
-        if group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
-            return not_impl_err!("GROUPING SETS in a subquery that refers to a row outside of it");
-        }
+        let Aggregate { input, group_expr, aggr_expr, schema, .. } = aggregate;
         let input = Arc::new(self.push(input)?);
-        let group = self.named(group_expr.iter().cloned(), plan, 0)?;
-        let aggregates = self.named(aggr_expr.iter().cloned(), plan, group_expr.len())?;
-        let group = [self.bindings.columns(), group].concat();
+        let groups = schema.fields().len() - aggr_expr.len();
+        let aggregates = self.named(aggr_expr.iter().cloned(), plan, groups)?;
+        let bindings = self.bindings.columns();
+        let (group, empty_sets) = match group_expr.as_slice() {
+            [Expr::GroupingSet(set)] => {
+                let sets = grouping_sets(set);
+                let empty_sets = sets.iter().filter(|s| s.is_empty()).count();
+                let bound = sets.into_iter().map(|set| {
+                    let own = set.into_iter().map(|e| self.bindings.inside(e));
+                    bindings.iter().cloned().map(Ok).chain(own).collect()
+                });
+                let sets = GroupingSet::GroupingSets(bound.collect::<Result<_>>()?);
+                (vec![Expr::GroupingSet(sets)], empty_sets)
+            }
+            group => {
+                let own = self.named(group.iter().cloned(), plan, 0)?;
+                ([bindings, own].concat(), usize::from(group.is_empty()))
+            }
+        };
         let grouped = LogicalPlan::Aggregate(Aggregate::try_new(input, group, aggregates)?);
-        if !group_expr.is_empty() {
+        // Two empty sets have two rows.
+        if empty_sets > 1 {
+            return not_impl_err!(
+                "The empty grouping set twice in a subquery that refers to a row outside of it"
+            );
+        }
+        if empty_sets == 0 {
             return Ok(grouped);
         }
         // An aggregate without groups has a row also where there is nothing to aggregate.
@@ -125,8 +153,22 @@ impl<'a> Push<'a> {
         let d = self.bindings.plan.clone();
         let joined = join_bound(d, right, &self.bindings.inner, &right_keys, JoinType::Left, None)?;
         let mut columns = self.bindings.columns();
+        let missing = Expr::Column(found).is_null();
+        for i in 0..groups {
+            let (qualifier, field) = schema.qualified_field(i);
+            let column = Expr::Column(Column::from((qualifier, field)));
+            columns.push(match field.name() == Aggregate::INTERNAL_GROUPING_ID {
+                // A bit for each column that is not grouped by.
+                true => {
+                    when(missing.clone(), lit((1u64 << (groups - 1)) - 1).cast_to(field.data_type(), schema)?)
+                        .otherwise(column)?
+                        .alias_qualified(qualifier.cloned(), field.name())
+                }
+                false => column,
+            });
+        }
         for (i, aggregate) in aggr_expr.iter().enumerate() {
-            let (qualifier, field) = plan.schema().qualified_field(i);
+            let (qualifier, field) = schema.qualified_field(groups + i);
             let column = Expr::Column(Column::from((qualifier, field)));
             let default = match aggregate.clone().unalias() {
                 Expr::AggregateFunction(f) => f.func.default_value(field.data_type())?,
@@ -134,7 +176,7 @@ impl<'a> Push<'a> {
             };
             columns.push(match default.is_null() {
                 true => column,
-                false => when(Expr::Column(found.clone()).is_null(), lit(default))
+                false => when(missing.clone(), lit(default))
                     .otherwise(column)?
                     .alias_qualified(qualifier.cloned(), field.name()),
             });
@@ -331,5 +373,18 @@ impl<'a> Push<'a> {
         let positions = union.schema().columns().into_iter().skip(self.bindings.inner.len());
         let own = self.named(positions.map(Expr::Column), plan, 0)?;
         projected(union, [self.bindings.columns(), own].concat())
+    }
+}
+
+/// The sets that are grouped by, one after the other.
+fn grouping_sets(set: &GroupingSet) -> Vec<Vec<Expr>> {
+    match set {
+        GroupingSet::Rollup(exprs) => (0..=exprs.len()).map(|n| exprs[..n].to_vec()).collect(),
+        GroupingSet::Cube(exprs) => exprs.iter().fold(vec![vec![]], |sets: Vec<Vec<Expr>>, e| {
+            let with = sets.iter().map(|s| [s.as_slice(), std::slice::from_ref(e)].concat());
+            let with: Vec<_> = with.collect();
+            [sets, with].concat()
+        }),
+        GroupingSet::GroupingSets(sets) => sets.clone(),
     }
 }

@@ -85,7 +85,7 @@ fn are_equalities(predicate: &Expr) -> bool {
         let Expr::OuterReferenceColumn(_, column) = outer.as_ref() else {
             return false;
         };
-        if refers(inner) || has_subquery(inner) || seen.contains(&column) {
+        if refers(inner) || !inner.any_column_refs() || has_subquery(inner) || seen.contains(&column) {
             return false;
         }
         seen.push(column);
