@@ -44,7 +44,8 @@ fn is_repeatable(plan: &LogicalPlan) -> Result<bool> {
     let mut repeatable = true;
     plan.apply_with_subqueries(|node| {
         repeatable &= match node {
-            LogicalPlan::Limit(_) | LogicalPlan::Window(_) | LogicalPlan::Aggregate(_) => false,
+            LogicalPlan::Limit(_) | LogicalPlan::Window(_) => false,
+            LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) => false,
             LogicalPlan::Extension(_) => return Ok(TreeNodeRecursion::Jump),
             other => !other.expressions().iter().any(Expr::is_volatile),
         };

@@ -38,10 +38,11 @@ use crate::optimize::cardinality::{Estimate, estimate_node};
 use crate::optimize::once::{Once, once};
 use crate::optimize::optimize;
 use crate::physical::{Operator, PhysicalPlan, Query, Values};
+use crate::stack::with_room;
 
 /// A bound query, optimized and lowered.
 pub fn plan_query(plan: LogicalPlan, catalog: &CatalogSnapshot) -> Result<Query> {
-    lower(&optimize(plan, catalog)?, catalog)
+    with_room(|| lower(&optimize(plan, catalog)?, catalog))
 }
 
 /// The physical plan of an optimized logical one.

@@ -17,6 +17,7 @@ use super::provider::{Provider, key};
 use super::{cast_names, identifiers, message, refuse, rewrite};
 use crate::catalog::CatalogSnapshot;
 use crate::error::{PlanError, Result};
+use crate::stack::with_room;
 
 /// A statement with its names resolved: what the session has to do. Plans are not optimized yet.
 #[derive(Debug, Clone)]
@@ -65,12 +66,12 @@ pub enum DropKind {
 
 /// Resolves a statement's names against the catalog.
 pub fn bind(statement: &ParsedStatement, catalog: &CatalogSnapshot) -> Result<Bound> {
-    bind_at(statement, catalog, 0)
+    with_room(|| bind_at(statement, catalog, 0))
 }
 
 /// The plan of a statement that is a query; anything else is an error.
 pub fn plan(statement: &ParsedStatement, catalog: &CatalogSnapshot) -> Result<LogicalPlan> {
-    query(statement, catalog, 0)
+    with_room(|| query(statement, catalog, 0))
 }
 
 /// [`plan`], so many views deep.

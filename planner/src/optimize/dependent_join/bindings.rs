@@ -18,7 +18,7 @@ pub(super) struct Bindings {
 
 impl Bindings {
     /// What `plan` refers to of `rows`; D's columns have names with a prefix.
-    pub fn of(rows: LogicalPlan, plan: &LogicalPlan, prefix: &str) -> Result<(LogicalPlan, Bindings)> {
+    pub fn of(rows: &LogicalPlan, plan: &LogicalPlan, prefix: &str) -> Result<Bindings> {
         let mut outer: Vec<Column> = vec![];
         for reference in plan.all_out_ref_exprs() {
             if let Expr::OuterReferenceColumn(_, column) = &reference
@@ -32,11 +32,11 @@ impl Bindings {
             (0..outer.len()).map(|i| Column::from_name(format!("{prefix}_{i}"))).collect();
         if outer.is_empty() {
             let plan = LogicalPlanBuilder::empty(true).build()?;
-            return Ok((rows, Bindings { outer, inner, plan }));
+            return Ok(Bindings { outer, inner, plan });
         }
         let columns = outer.iter().zip(&inner).map(|(o, i)| Expr::Column(o.clone()).alias(&i.name));
         let plan = LogicalPlanBuilder::from(rows.clone()).project(columns)?.distinct()?.build()?;
-        Ok((rows, Bindings { outer, inner, plan }))
+        Ok(Bindings { outer, inner, plan })
     }
 
     /// D's columns, to be projected under names with another prefix.

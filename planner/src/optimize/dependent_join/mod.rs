@@ -35,7 +35,8 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{
-    Column, ExprSchema, JoinConstraint, JoinType, NullEquality, Result, TableReference, not_impl_err,
+    Column, DataFusionError, ExprSchema, JoinConstraint, JoinType, NullEquality, Result, TableReference,
+    not_impl_err,
 };
 use datafusion_expr::expr::{AggregateFunction, Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
@@ -49,6 +50,7 @@ use self::bindings::Bindings;
 use self::push::Push;
 use super::once::Once;
 use super::subquery_predicates;
+use crate::error::PlanError;
 
 /// The plan without correlated subqueries, but for those that DataFusion does well.
 pub(super) fn rewrite(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -76,6 +78,20 @@ struct Pass {
     relations: HashMap<TableReference, usize>,
 }
 
+/// The outer rows of a node's subqueries.
+struct Rows {
+    /// Where bindings come from: the rows as they were.
+    source: LogicalPlan,
+    /// The rows with the values of subqueries beside them, or without those that match none.
+    plan: LogicalPlan,
+}
+
+impl Rows {
+    fn join(self, right: LogicalPlan, on: &[Column], right_on: &[Column], kind: JoinType) -> Result<Rows> {
+        Ok(Rows { plan: join_bound(self.plan, right, on, right_on, kind, None)?, source: self.source })
+    }
+}
+
 impl Pass {
     fn name(&mut self, what: &str) -> Column {
         self.next += 1;
@@ -85,6 +101,9 @@ impl Pass {
     fn node(&mut self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         if let LogicalPlan::Join(join) = node {
             return self.join(join);
+        }
+        if let LogicalPlan::Aggregate(aggregate) = &node {
+            check_own_aggregates(aggregate)?;
         }
         let node = with_fresh_references(node)?.data;
         let [input] = node.inputs()[..] else {
@@ -101,37 +120,40 @@ impl Pass {
             return self.sort_keys(sort, projection).map(Transformed::yes);
         }
         let outer: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-        let mut rows = input.clone();
+        let input = input.clone();
         if let LogicalPlan::Filter(Filter { predicate, .. }) = node {
             // What filters without a subquery of ours goes first: it leaves fewer bindings.
             let conjuncts = split_conjunction_owned(predicate).into_iter();
             let (first, conjuncts): (Vec<_>, Vec<_>) = conjuncts.partition(|c| !has_one_of(c, &ours));
-            if let Some(first) = conjunction(first) {
-                rows = LogicalPlan::Filter(Filter::try_new(first, Arc::new(rows))?);
-            }
+            let input = match conjunction(first) {
+                Some(first) => LogicalPlan::Filter(Filter::try_new(first, Arc::new(input))?),
+                None => input,
+            };
+            let mut rows = self.rows(input)?;
             let mut rest = vec![];
             for conjunct in conjuncts {
-                match exists_of(&conjunct, &ours, &rows)? {
+                match exists_of(&conjunct, &ours, &rows.source)? {
                     Some((plan, negated)) => rows = self.matching(rows, &plan, negated)?,
                     None => rest.push(conjunct),
                 }
             }
             let Some(predicate) = conjunction(rest) else {
-                return Ok(Transformed::yes(rows));
+                return Ok(Transformed::yes(rows.plan));
             };
-            let filter = LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(rows.clone()))?);
+            let filter = LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(rows.plan.clone()))?);
             if subqueries(&filter)?.is_empty() {
                 return Ok(Transformed::yes(filter));
             }
             let (rows, exprs) = self.values(&filter, rows)?;
-            let filtered = filter.with_new_exprs(exprs, vec![rows])?;
+            let filtered = filter.with_new_exprs(exprs, vec![rows.plan])?;
             return Ok(Transformed::yes(projected(filtered, outer)?));
         }
 
         let keeps_columns = !matches!(node, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_));
         let schema = node.schema().clone();
+        let rows = self.rows(input)?;
         let (rows, exprs) = self.values(&node, rows)?;
-        let rewritten = node.with_new_exprs(exprs, vec![rows])?;
+        let rewritten = node.with_new_exprs(exprs, vec![rows.plan])?;
         if !keeps_columns {
             return Ok(Transformed::yes(rewritten));
         }
@@ -163,7 +185,7 @@ impl Pass {
     }
 
     /// The rows with the values of the node's subqueries beside them, and the node's expressions over these.
-    fn values(&mut self, node: &LogicalPlan, mut rows: LogicalPlan) -> Result<(LogicalPlan, Vec<Expr>)> {
+    fn values(&mut self, node: &LogicalPlan, mut rows: Rows) -> Result<(Rows, Vec<Expr>)> {
         let mut values = vec![];
         for subquery in subqueries(node)? {
             let (extended, value) = self.value(rows, &subquery)?;
@@ -181,18 +203,18 @@ impl Pass {
     }
 
     /// The rows with a subquery's value beside them, and the expression of that value.
-    fn value(&mut self, rows: LogicalPlan, subquery: &Expr) -> Result<(LogicalPlan, Expr)> {
+    fn value(&mut self, rows: Rows, subquery: &Expr) -> Result<(Rows, Expr)> {
         match subquery {
             Expr::ScalarSubquery(subquery) => self.scalar(rows, &subquery.subquery),
-            _ => match exists_of(subquery, std::slice::from_ref(subquery), &rows)? {
+            _ => match exists_of(subquery, std::slice::from_ref(subquery), &rows.source)? {
                 Some((plan, negated)) => self.mark(rows, &plan, negated),
                 None => not_impl_err!("A subquery in this place"),
             },
         }
     }
 
-    fn scalar(&mut self, rows: LogicalPlan, plan: &LogicalPlan) -> Result<(LogicalPlan, Expr)> {
-        let (rows, bindings) = self.bindings(rows, plan)?;
+    fn scalar(&mut self, rows: Rows, plan: &LogicalPlan) -> Result<(Rows, Expr)> {
+        let bindings = self.bindings(&rows, plan)?;
         let bound = Push::new(self, &bindings).push(plan)?;
         let inner = Expr::Column(Column::from(plan.schema().qualified_field(0)));
         let value = self.name("value");
@@ -201,7 +223,7 @@ impl Pass {
         if at_most_one_row(plan) {
             columns.push(inner.alias(&value.name));
             let result = projected(bound, columns)?;
-            let rows = join_bound(rows, result, &bindings.outer, &outside, JoinType::Left, None)?;
+            let rows = rows.join(result, &bindings.outer, &outside, JoinType::Left)?;
             return Ok((rows, Expr::Column(value)));
         }
         let number = self.name("rows");
@@ -209,7 +231,7 @@ impl Pass {
         let aggregates =
             vec![count(lit(1i64)).alias(&number.name), Expr::AggregateFunction(first).alias(&value.name)];
         let result = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(bound), columns, aggregates)?);
-        let rows = join_bound(rows, result, &bindings.outer, &outside, JoinType::Left, None)?;
+        let rows = rows.join(result, &bindings.outer, &outside, JoinType::Left)?;
         // The cast fails, and says why; it is reached by bindings with two rows alone.
         let (number, value) = (Expr::Column(number), Expr::Column(value));
         let text = datafusion_functions::string::expr_fn::concat(vec![
@@ -222,39 +244,45 @@ impl Pass {
     }
 
     /// The rows for which the subquery has a row, or has none.
-    fn matching(&mut self, rows: LogicalPlan, plan: &LogicalPlan, negated: bool) -> Result<LogicalPlan> {
-        let columns: Vec<Expr> = rows.schema().columns().into_iter().map(Expr::Column).collect();
-        let (rows, bindings) = self.bindings(rows, plan)?;
+    fn matching(&mut self, rows: Rows, plan: &LogicalPlan, negated: bool) -> Result<Rows> {
+        let columns: Vec<Expr> = rows.plan.schema().columns().into_iter().map(Expr::Column).collect();
+        let bindings = self.bindings(&rows, plan)?;
         if bindings.outer.is_empty() {
-            let (rows, found) = self.mark(rows, plan, negated)?;
-            return projected(LogicalPlan::Filter(Filter::try_new(found, Arc::new(rows))?), columns);
+            let (Rows { source, plan }, found) = self.mark(rows, plan, negated)?;
+            let plan = LogicalPlan::Filter(Filter::try_new(found, Arc::new(plan))?);
+            return Ok(Rows { source, plan: projected(plan, columns)? });
         }
         let bound = Push::new(self, &bindings).push(plan)?;
         let mark = self.name("mark").name;
         let result = projected(bound, bindings.renamed(&mark))?;
         let kind = if negated { JoinType::LeftAnti } else { JoinType::LeftSemi };
-        join_bound(rows, result, &bindings.outer, &bindings.outside_names(&mark), kind, None)
+        rows.join(result, &bindings.outer, &bindings.outside_names(&mark), kind)
     }
 
     /// The rows, and whether the subquery has a row for each of them, or has none.
-    fn mark(&mut self, rows: LogicalPlan, plan: &LogicalPlan, negated: bool) -> Result<(LogicalPlan, Expr)> {
-        let (rows, bindings) = self.bindings(rows, plan)?;
+    fn mark(&mut self, rows: Rows, plan: &LogicalPlan, negated: bool) -> Result<(Rows, Expr)> {
+        let bindings = self.bindings(&rows, plan)?;
         let bound = Push::new(self, &bindings).push(plan)?;
         let mark = self.name("mark");
         let mut columns = bindings.renamed(&mark.name);
         columns.push(lit(true).alias(&mark.name));
         let result = LogicalPlanBuilder::from(projected(bound, columns)?).distinct()?.build()?;
         let outside = bindings.outside_names(&mark.name);
-        let rows = join_bound(rows, result, &bindings.outer, &outside, JoinType::Left, None)?;
+        let rows = rows.join(result, &bindings.outer, &outside, JoinType::Left)?;
         let mark = Expr::Column(mark);
         Ok((rows, if negated { mark.is_null() } else { mark.is_not_null() }))
     }
 
-    /// The rows, and the distinct bindings of what the plan refers to of them.
-    fn bindings(&mut self, rows: LogicalPlan, plan: &LogicalPlan) -> Result<(LogicalPlan, Bindings)> {
+    /// The distinct bindings of what the plan refers to of the rows.
+    fn bindings(&mut self, rows: &Rows, plan: &LogicalPlan) -> Result<Bindings> {
         let prefix = self.name("binding").name;
-        let rows = Once::unless_repeatable(rows, self.next)?;
-        Bindings::of(rows, plan, &prefix)
+        Bindings::of(&rows.source, plan, &prefix)
+    }
+
+    fn rows(&mut self, plan: LogicalPlan) -> Result<Rows> {
+        self.next += 1;
+        let plan = Once::unless_repeatable(plan, self.next)?;
+        Ok(Rows { source: plan.clone(), plan })
     }
 
     fn join(&mut self, mut join: Join) -> Result<Transformed<LogicalPlan>> {
@@ -294,8 +322,9 @@ impl Pass {
                 (true, false) => &mut join.left,
                 (false, _) => &mut join.right,
             };
-            let (extended, value) = self.value(side.as_ref().clone(), &subquery)?;
-            *side = Arc::new(extended);
+            let rows = self.rows(side.as_ref().clone())?;
+            let (extended, value) = self.value(rows, &subquery)?;
+            *side = Arc::new(extended.plan);
             values.push((subquery, value));
         }
         let replaced = |e: Expr| with_values(e, &values).map(|t| t.data);
@@ -338,7 +367,8 @@ impl Pass {
             return not_impl_err!("A {} JOIN LATERAL", join.join_type);
         }
         let output = join.schema.columns().into_iter().map(Expr::Column).collect();
-        let (rows, bindings) = self.bindings(Arc::unwrap_or_clone(join.left), &right)?;
+        let rows = self.rows(Arc::unwrap_or_clone(join.left))?;
+        let bindings = self.bindings(&rows, &right)?;
         let bound = Push::new(self, &bindings).push(&right)?;
         let prefix = self.name("lateral").name;
         let mut columns = bindings.renamed(&prefix);
@@ -347,9 +377,28 @@ impl Pass {
         let on = join.on.into_iter().map(|(l, r)| l.eq(r));
         let filter = conjunction(on.chain(join.filter));
         let outside = bindings.outside_names(&prefix);
-        let joined = join_bound(rows, result, &bindings.outer, &outside, join.join_type, filter)?;
+        let joined = join_bound(rows.plan, result, &bindings.outer, &outside, join.join_type, filter)?;
         projected(joined, output)
     }
+}
+
+/// An error for `(SELECT sum(t.n) FROM u)` over t: by the standard that sum is the outer query's, which makes
+/// one row of all of its rows. The binder takes it for the subquery's.
+fn check_own_aggregates(aggregate: &Aggregate) -> Result<()> {
+    for expr in &aggregate.aggr_expr {
+        if let Expr::AggregateFunction(f) = expr.clone().unalias()
+            && f.params.args.iter().any(Expr::contains_outer)
+            && !f.params.args.iter().any(Expr::any_column_refs)
+        {
+            let own = PlanError::unsupported(
+                format!("{} of the outer query's columns alone", f.func.name()),
+                "It belongs to the outer query: compute it there, under a name, in a subquery in FROM, and refer \
+                 to that name.",
+            );
+            return Err(DataFusionError::External(Box::new(own)));
+        }
+    }
+    Ok(())
 }
 
 /// The names of the plan's tables and aliases.
