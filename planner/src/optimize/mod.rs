@@ -20,6 +20,9 @@ mod operand_types;
 mod signed_ranks;
 mod subquery_predicates;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use datafusion_common::config::ConfigOptions;

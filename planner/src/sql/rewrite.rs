@@ -7,6 +7,7 @@
 //! - `(a, b) IN (SELECT c, d …)` in a condition becomes EXISTS with a comparison of each;
 //! - `FROM unnest(list)` becomes the clause of that name, which the parser takes for a table function;
 //! - `[a, b]` becomes `make_array(a, b)`, which may name outer columns;
+//! - `SEMI JOIN` and `ANTI JOIN` keep the columns of their left side, as LEFT SEMI and LEFT ANTI JOIN do;
 //! - a column of USING gets its table's name in subqueries, see `using`;
 //! - `a ^ b` becomes `power(a, b)`, and a number with an exponent a DOUBLE.
 
@@ -15,9 +16,9 @@ use std::ops::ControlFlow;
 use datafusion_sql::parser::{CopyToSource, Statement};
 use sqlparser::ast::{
     BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, OrderByExpr, OrderByKind, Query,
-    Select, SelectFlavor, SelectItem, SetExpr, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
-    WildcardAdditionalOptions,
+    FunctionArgumentList, FunctionArguments, Ident, JoinOperator, LimitClause, ObjectName, OrderByExpr,
+    OrderByKind, Query, Select, SelectFlavor, SelectItem, SetExpr, TableFactor, Value, ValueWithSpan,
+    VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::names::name_columns;
@@ -62,6 +63,16 @@ impl VisitorMut for Rewriter {
             }
             SelectFlavor::FromFirst => select.flavor = SelectFlavor::Standard,
             SelectFlavor::Standard => {}
+        }
+        for join in select.from.iter_mut().flat_map(|f| &mut f.joins) {
+            let constraint = match &join.join_operator {
+                JoinOperator::Semi(c) | JoinOperator::Anti(c) => c.clone(),
+                _ => continue,
+            };
+            join.join_operator = match join.join_operator {
+                JoinOperator::Semi(_) => JoinOperator::LeftSemi(constraint),
+                _ => JoinOperator::LeftAnti(constraint),
+            };
         }
         for condition in
             [&mut select.selection, &mut select.having, &mut select.qualify].into_iter().flatten()

@@ -215,7 +215,7 @@ impl Pass {
 
     fn scalar(&mut self, rows: Rows, plan: &LogicalPlan) -> Result<(Rows, Expr)> {
         let bindings = self.bindings(&rows, plan)?;
-        let bound = Push::new(self, &bindings).push(plan)?;
+        let bound = Push::new(self, &bindings).push_value(plan)?;
         let inner = Expr::Column(Column::from(plan.schema().qualified_field(0)));
         let value = self.name("value");
         let mut columns = bindings.renamed(&value.name);

@@ -27,11 +27,20 @@ use super::{Pass, join_bound, projected};
 pub(super) struct Push<'a> {
     pass: &'a mut Pass,
     bindings: &'a Bindings,
+    /// The aggregate at the top need not have a row for bindings without rows: null is as good.
+    null_for_none: bool,
 }
 
 impl<'a> Push<'a> {
     pub fn new(pass: &'a mut Pass, bindings: &'a Bindings) -> Self {
-        Push { pass, bindings }
+        Push { pass, bindings, null_for_none: false }
+    }
+
+    /// [`Push::push`] for the right side of an outer join that takes one value of it: where the value of no rows
+    /// is null, there need be no row.
+    pub fn push_value(&mut self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        self.null_for_none = is_null_for_no_rows(plan);
+        self.push(plan)
     }
 
     /// The plan's rows for every binding: D's columns, then the plan's, under the plan's names.
@@ -113,6 +122,7 @@ impl<'a> Push<'a> {
 
     fn aggregate(&mut self, aggregate: &Aggregate, plan: &LogicalPlan) -> Result<LogicalPlan> {
         let Aggregate { input, group_expr, aggr_expr, schema, .. } = aggregate;
+        let null_for_none = std::mem::take(&mut self.null_for_none);
         let input = Arc::new(self.push(input)?);
         let groups = schema.fields().len() - aggr_expr.len();
         let aggregates = self.named(aggr_expr.iter().cloned(), plan, groups)?;
@@ -140,7 +150,7 @@ impl<'a> Push<'a> {
                 "The empty grouping set twice in a subquery that refers to a row outside of it"
             );
         }
-        if empty_sets == 0 {
+        if empty_sets == 0 || null_for_none {
             return Ok(grouped);
         }
         // An aggregate without groups has a row also where there is nothing to aggregate.
@@ -386,5 +396,25 @@ fn grouping_sets(set: &GroupingSet) -> Vec<Vec<Expr>> {
             [sets, with].concat()
         }),
         GroupingSet::GroupingSets(sets) => sets.clone(),
+    }
+}
+
+/// Aggregates without groups that are null for no rows, with nothing but choices of columns above them.
+fn is_null_for_no_rows(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(p) => {
+            let column = |e: &Expr| matches!(e.clone().unalias(), Expr::Column(_));
+            p.expr.iter().all(column) && is_null_for_no_rows(&p.input)
+        }
+        LogicalPlan::Aggregate(a) => {
+            a.group_expr.is_empty()
+                && a.aggr_expr.iter().zip(a.schema.fields()).all(|(e, field)| match e.clone().unalias() {
+                    Expr::AggregateFunction(f) => {
+                        f.func.default_value(field.data_type()).is_ok_and(|v| v.is_null())
+                    }
+                    _ => false,
+                })
+        }
+        _ => false,
     }
 }
