@@ -35,6 +35,11 @@ pub(super) fn check(statement: &Statement) -> Result<()> {
 
 struct Checker;
 
+/// Stops with an error that names the clause and the way out.
+fn refused(feature: &str, hint: &str) -> ControlFlow<PlanError> {
+    ControlFlow::Break(PlanError::unsupported(feature, hint))
+}
+
 /// Stops with an error that names the clause and the way out, if the condition holds.
 macro_rules! refuse {
     ($condition:expr, $feature:expr, $hint:expr) => {
@@ -189,30 +194,31 @@ impl Visitor for Checker {
                     self.join(join)?;
                 }
             }
-            TableFactor::Pivot { .. } => refuse!(
-                true,
-                "PIVOT",
-                "Write a column for each value, with GROUP BY: sum(x) FILTER (WHERE key = 'value') AS value."
-            ),
-            TableFactor::Unpivot { .. } => refuse!(
-                true,
-                "UNPIVOT",
-                "Write a branch for each column: SELECT 'a' AS name, a AS value FROM t UNION ALL SELECT 'b', b FROM t."
-            ),
+            TableFactor::Pivot { .. } => {
+                return refused(
+                    "PIVOT",
+                    "Write a column for each value, with GROUP BY: sum(x) FILTER (WHERE key = 'value') AS value.",
+                );
+            }
+            TableFactor::Unpivot { .. } => {
+                return refused(
+                    "UNPIVOT",
+                    "Write a branch for each column: SELECT 'a' AS name, a AS value FROM t UNION ALL SELECT 'b', b FROM t.",
+                );
+            }
             TableFactor::MatchRecognize { .. } => {
-                refuse!(
-                    true,
+                return refused(
                     "MATCH_RECOGNIZE",
-                    "Use window functions: lag, lead, sum(…) OVER (ORDER BY …)."
+                    "Use window functions: lag, lead, sum(…) OVER (ORDER BY …).",
                 );
             }
             TableFactor::JsonTable { .. }
             | TableFactor::OpenJsonTable { .. }
             | TableFactor::XmlTable { .. } => {
-                refuse!(true, "A table from JSON or XML text", "Write it to a file and query the file.");
+                return refused("A table from JSON or XML text", "Write it to a file and query the file.");
             }
             TableFactor::TableFunction { .. } => {
-                refuse!(true, "TABLE(…)", "Query a table, a view or a file by its name.");
+                return refused("TABLE(…)", "Query a table, a view or a file by its name.");
             }
             // datafusion-sql refuses the others.
             _ => {}
@@ -251,22 +257,29 @@ impl Checker {
         refuse!(*global, "GLOBAL JOIN", "Leave GLOBAL out.");
         use JoinOperator as J;
         match join_operator {
-            J::CrossApply | J::OuterApply => refuse!(
-                true,
-                "CROSS APPLY / OUTER APPLY",
-                "Write CROSS JOIN LATERAL (…), or LEFT JOIN LATERAL (…) ON true."
-            ),
-            J::AsOf { .. } => refuse!(
-                true,
-                "ASOF JOIN",
-                "Join LATERAL (SELECT … WHERE u.time <= t.time ORDER BY u.time DESC LIMIT 1)."
-            ),
-            J::LeftSemi(c) | J::RightSemi(c) | J::LeftAnti(c) | J::RightAnti(c) => refuse!(
-                !matches!(c, JoinConstraint::On(_) | JoinConstraint::Using(_)),
-                "SEMI JOIN or ANTI JOIN without ON or USING",
-                "Add the condition; for a natural one, list the columns in USING (…)."
-            ),
-            J::StraightJoin(_) => refuse!(true, "STRAIGHT_JOIN", "Write JOIN; the order is chosen by cost."),
+            J::CrossApply | J::OuterApply => {
+                return refused(
+                    "CROSS APPLY / OUTER APPLY",
+                    "Write CROSS JOIN LATERAL (…), or LEFT JOIN LATERAL (…) ON true.",
+                );
+            }
+            J::AsOf { .. } => {
+                return refused(
+                    "ASOF JOIN",
+                    "Join LATERAL (SELECT … WHERE u.time <= t.time ORDER BY u.time DESC LIMIT 1).",
+                );
+            }
+            J::LeftSemi(c) | J::RightSemi(c) | J::LeftAnti(c) | J::RightAnti(c)
+                if !matches!(c, JoinConstraint::On(_) | JoinConstraint::Using(_)) =>
+            {
+                return refused(
+                    "SEMI JOIN or ANTI JOIN without ON or USING",
+                    "Add the condition; for a natural one, list the columns in USING (…).",
+                );
+            }
+            J::StraightJoin(_) => {
+                return refused("STRAIGHT_JOIN", "Write JOIN; the order is chosen by cost.");
+            }
             _ => {}
         }
         // An unnested or lateral side may do without a condition.
