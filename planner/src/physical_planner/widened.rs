@@ -58,14 +58,13 @@ pub(super) fn share_scans(query: &mut Query) {
         places.collect(plan, &wanted);
     }
     let mut widened = places.widened();
-    let mut next = query.shared.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
+    let first = query.shared.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
     let mut scans = vec![];
-    for (plan, _) in widened.values_mut() {
+    for (id, (plan, _)) in (first..).zip(widened.values_mut()) {
         let (schema, rows_estimate) = (plan.schema.clone(), plan.rows_estimate);
-        let operator = Operator::Shared { id: next };
+        let operator = Operator::Shared { id };
         let shared = PhysicalPlan { operator, inputs: vec![], schema, id: 0, rows_estimate };
-        scans.push((next, std::mem::replace(plan, shared)));
-        next += 1;
+        scans.push((id, std::mem::replace(plan, shared)));
     }
     for plan in plans(query) {
         replace(plan, &widened);
