@@ -259,6 +259,9 @@ fn unify_inputs(union: Union) -> Result<Union> {
 
 fn unify_rows(mut values: Values) -> Result<Values> {
     let empty = DFSchema::empty();
+    for cell in values.values.iter_mut().flatten() {
+        *cell = std::mem::take(cell).transform_up(|e| unify_operands(e, &empty))?.data;
+    }
     for column in 0..values.schema.fields().len() {
         let mut cells: Vec<&mut Expr> =
             values.values.iter_mut().filter_map(|row| row.get_mut(column)).collect();
