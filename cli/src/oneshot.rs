@@ -4,9 +4,10 @@ use std::io::{self, BufWriter, Write};
 use std::time::Instant;
 
 use anyhow::Result;
-use dovetail_engine::Session;
+use dovetail_engine::{EngineError, Session};
 
 use crate::format::{Format, Layout, write_result};
+use crate::interrupt::Interrupts;
 
 /// How a script is run and its results are printed.
 pub struct OneShot<'a> {
@@ -14,6 +15,7 @@ pub struct OneShot<'a> {
     pub format: Format,
     /// Print the time of each statement on stderr.
     pub timing: bool,
+    pub interrupts: &'a Interrupts,
 }
 
 impl OneShot<'_> {
@@ -21,6 +23,10 @@ impl OneShot<'_> {
     pub fn run(&mut self, script: &str) -> Result<()> {
         let layout = Layout::of_stdout();
         for statement in self.session.statements(script)? {
+            // Pressed while nothing ran that it could have stopped.
+            if self.interrupts.raised() {
+                return Err(EngineError::Cancelled.into());
+            }
             let start = Instant::now();
             let result = self.session.execute(&statement)?;
             let elapsed = start.elapsed();

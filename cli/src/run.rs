@@ -3,11 +3,13 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use dovetail_engine::Session;
 
 use crate::args::{Args, Subcommands};
+use crate::interrupt::Interrupts;
 use crate::oneshot::OneShot;
 use crate::{demo, shell};
 
@@ -24,11 +26,27 @@ pub fn run(args: Args) -> Result<()> {
     if args.sql.is_empty() && args.file.is_empty() && io::stdin().is_terminal() {
         return shell::run(&session, &args);
     }
-    let mut oneshot = OneShot { session: &session, format: args.format, timing: args.timing };
-    for script in scripts(&args)? {
+    let scripts = scripts(&args)?;
+    let interrupts = cancel_on_interrupt(&session)?;
+    let mut oneshot =
+        OneShot { session: &session, format: args.format, timing: args.timing, interrupts: &interrupts };
+    for script in scripts {
         oneshot.run(&script)?;
     }
     Ok(())
+}
+
+/// Ctrl-C stops the running statement, and with it the script; a second one ends the process at once.
+fn cancel_on_interrupt(session: &Session) -> io::Result<Interrupts> {
+    let cancel = session.cancel_handle();
+    let pressed = AtomicBool::new(false);
+    Interrupts::watch(move || {
+        if pressed.swap(true, Ordering::SeqCst) {
+            // What a shell reports of a process that SIGINT has ended.
+            std::process::exit(130);
+        }
+        cancel.cancel();
+    })
 }
 
 /// The SQL to run, in order: of the command line, of files, or of standard input.

@@ -57,7 +57,7 @@ impl From<DataFusionError> for PlanError {
                 None => PlanError::internal("an error without content"),
             },
             DataFusionError::NotImplemented(m) => {
-                PlanError::unsupported(without_verb(&m), "Write the query in another way.")
+                PlanError::unsupported(without_verb(&without_tree(&m)), "Write the query in another way.")
             }
             DataFusionError::Internal(m) => PlanError::Internal(m),
             DataFusionError::SchemaError(e, _) => match *e {
@@ -112,6 +112,20 @@ fn retold(message: &str) -> Option<PlanError> {
     let (said, _) = message.split_once(" {").filter(|_| message.contains("Span("))?;
     let (said, _) = said.rsplit_once(' ')?;
     Some(PlanError::invalid(said))
+}
+
+/// A message up to where it prints a syntax tree: what was not supported, and no more.
+fn without_tree(message: &str) -> String {
+    if !message.contains("Span(") && !message.contains("quote_style:") {
+        return message.to_string();
+    }
+    let end = message.find(" {").into_iter().chain(message.find('(')).min().unwrap_or(message.len());
+    let named = message[..end].rsplit(": ").next().unwrap_or_default();
+    let mut named = named.trim();
+    for start in ["Unsupported ", "ast node ", "SQL "] {
+        named = named.strip_prefix(start).unwrap_or(named);
+    }
+    if named.is_empty() { "This syntax".into() } else { format!("The syntax of {named} here") }
 }
 
 /// "X is not supported yet" as "X": the sentence is completed where it is shown.

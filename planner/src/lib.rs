@@ -21,6 +21,7 @@ pub mod physical;
 pub mod physical_planner;
 pub mod pipeline;
 pub mod sql;
+mod stack;
 #[cfg(test)]
 mod testing;
 

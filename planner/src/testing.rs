@@ -31,6 +31,16 @@ pub(crate) fn catalog(ddl: &str) -> CatalogSnapshot {
     catalog
 }
 
+/// Two tables with a column of every common type.
+pub(crate) fn small() -> CatalogSnapshot {
+    catalog(
+        "-- 1000 rows
+         CREATE TABLE t (a INTEGER, b BIGINT, c VARCHAR, d DECIMAL(10,2), e DATE, l INTEGER[], f DOUBLE);
+         -- 100 rows
+         CREATE TABLE u (a INTEGER, x INTEGER NOT NULL, \"UserID\" BIGINT, s STRUCT(p INTEGER, q VARCHAR))",
+    )
+}
+
 /// The one statement of a text, planned as a query.
 pub(crate) fn query(sql: &str, catalog: &CatalogSnapshot) -> crate::Result<crate::physical::Query> {
     let statements = sql::parse(sql)?;

@@ -47,31 +47,35 @@ impl GroupReader {
         Ok(GroupReader { scan, file, group, rows, columns, used, bytes })
     }
 
-    /// Opens the columns that nearly every row group before this one has needed.
-    pub fn open_habitual(&mut self) -> Result<()> {
-        // What is remote comes late: nothing waits for it before it must.
-        if self.is_remote() {
-            return Ok(());
-        }
-        let habitual = self.scan.habits.columns();
-        self.open_together(&habitual)
+    /// Opens the columns that nearly every row group before these has needed.
+    pub fn open_habitual(groups: &mut [&mut GroupReader]) -> Result<()> {
+        let wanted = |group: &GroupReader| match group.is_remote() {
+            // What is remote comes late: nothing waits for it before it must.
+            true => vec![],
+            false => group.scan.habits.columns(),
+        };
+        let wanted: Vec<Vec<usize>> = groups.iter().map(|g| wanted(g)).collect();
+        GroupReader::open_together(groups, &wanted)
     }
 
-    /// Opens columns, their dictionaries side by side.
-    pub fn open_together(&mut self, numbers: &[usize]) -> Result<()> {
-        let (mut chunks, mut of) = (vec![], vec![]);
-        for &number in numbers {
-            if self.columns[number].is_none()
-                && let Some(chunk) = self.chunk(number)?
-            {
-                chunks.push(chunk);
-                of.push(number);
+    /// Opens columns of each row group, their dictionaries side by side.
+    pub fn open_together(groups: &mut [&mut GroupReader], columns: &[Vec<usize>]) -> Result<()> {
+        let (mut chunks, mut places) = (vec![], vec![]);
+        for (at, (group, columns)) in groups.iter_mut().zip(columns).enumerate() {
+            for &number in columns {
+                if group.columns[number].is_none()
+                    && let Some(chunk) = group.chunk(number)?
+                {
+                    chunks.push(chunk);
+                    places.push((at, number));
+                }
             }
         }
         Chunk::decompress_dictionaries(&mut chunks);
-        let scan = self.scan.clone();
-        for (number, chunk) in of.into_iter().zip(chunks) {
-            self.columns[number] = Column::decode(chunk, &scan.files[self.file].storage[number])?;
+        for ((at, number), chunk) in places.into_iter().zip(chunks) {
+            let group = &mut groups[at];
+            let scan = group.scan.clone();
+            group.columns[number] = Column::decode(chunk, &scan.files[group.file].storage[number])?;
         }
         Ok(())
     }

@@ -80,7 +80,6 @@ impl MorselReader {
         let building =
             numbers.into_iter().map(|number| BuildingColumn { number, form: Form::Undecided }).collect();
         let steps = FilterStep::all(&scan.steps, published);
-        group.open_habitual()?;
         scan.habits.count_group();
         Ok(Some(MorselReader {
             scan,
@@ -114,7 +113,7 @@ impl MorselReader {
                 self.survived = true;
                 let numbers: Vec<usize> = self.building.iter().map(|b| b.number).collect();
                 self.group.prefetch(numbers.iter().copied())?;
-                self.group.open_together(&numbers)?;
+                GroupReader::open_together(&mut [&mut self.group], &[numbers])?;
             }
             for column in &mut self.building {
                 column.append(&mut self.group, window.clone(), &mut self.selection)?;
@@ -125,6 +124,12 @@ impl MorselReader {
             }
         }
         if self.built == 0 { Ok(None) } else { self.batch().map(Some) }
+    }
+
+    /// Opens the columns that nearly every row group before these has needed.
+    pub fn open_habitual(readers: &mut [&mut MorselReader]) -> Result<()> {
+        let mut groups: Vec<&mut GroupReader> = readers.iter_mut().map(|r| &mut r.group).collect();
+        GroupReader::open_habitual(&mut groups)
     }
 
     /// The file is not on this machine: what is read comes late.

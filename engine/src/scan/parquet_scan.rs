@@ -18,6 +18,9 @@ use crate::task::{QueryContext, Source, SourceFactory, TaskContext};
 /// Row groups after which columns that were always needed are opened at once.
 const HABIT_GROUPS_MIN: u64 = 3;
 
+/// With fewer row groups left for each task, none is taken ahead: another task may want it.
+const AHEAD_GROUPS_MIN: usize = 4;
+
 /// The sources of one scan.
 pub struct ParquetScan {
     shared: Arc<SharedScan>,
@@ -69,8 +72,11 @@ struct ParquetSource {
     shared: Arc<SharedScan>,
     query: Arc<QueryContext>,
     conjuncts: Vec<Conjunct>,
+    /// Tasks that draw from the same queue.
+    tasks: usize,
     current: Option<MorselReader>,
-    /// Of remote files one row group more is on its way while the current one is decoded.
+    /// One row group more: a remote file's is on its way while the current one is decoded, a local one's
+    /// dictionaries were decompressed beside the current one's.
     ahead: Option<MorselReader>,
 }
 
@@ -119,7 +125,8 @@ impl SourceFactory for ParquetScan {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Source>> {
         let (shared, query) = (self.shared.clone(), task.query.clone());
         let conjuncts = shared.steps.conjuncts.clone();
-        Ok(Box::new(ParquetSource { shared, query, conjuncts, current: None, ahead: None }))
+        let tasks = task.partitions;
+        Ok(Box::new(ParquetSource { shared, query, conjuncts, tasks, current: None, ahead: None }))
     }
 }
 
@@ -131,13 +138,7 @@ impl Source for ParquetSource {
                 return Ok(None);
             }
             if self.current.is_none() {
-                self.current = match self.ahead.take() {
-                    Some(ahead) => Some(ahead),
-                    None => self.claim()?,
-                };
-                if self.current.as_ref().is_some_and(|c| c.is_remote()) {
-                    self.ahead = self.claim()?;
-                }
+                self.advance()?;
             }
             let Some(reader) = &mut self.current else {
                 return Ok(None);
@@ -154,6 +155,30 @@ impl Source for ParquetSource {
 }
 
 impl ParquetSource {
+    /// Takes up the next row group, and one ahead where that pays.
+    fn advance(&mut self) -> Result<()> {
+        if let Some(mut ahead) = self.ahead.take() {
+            if ahead.is_remote() {
+                self.ahead = self.claim()?;
+            } else {
+                // Habits may have formed since.
+                MorselReader::open_habitual(&mut [&mut ahead])?;
+            }
+            self.current = Some(ahead);
+            return Ok(());
+        }
+        let Some(mut current) = self.claim()? else { return Ok(()) };
+        let left = self.shared.morsels.len().saturating_sub(self.shared.next.load(Ordering::Relaxed));
+        if current.is_remote() || left >= self.tasks * AHEAD_GROUPS_MIN {
+            self.ahead = self.claim()?;
+        }
+        let mut opening = vec![&mut current];
+        opening.extend(&mut self.ahead);
+        MorselReader::open_habitual(&mut opening)?;
+        self.current = Some(current);
+        Ok(())
+    }
+
     /// The next row group that may have rows that pass; none when there is none left.
     fn claim(&self) -> Result<Option<MorselReader>> {
         loop {

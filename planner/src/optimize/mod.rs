@@ -10,15 +10,19 @@
 
 mod bag_operations;
 pub mod cardinality;
-mod correlated_scalar;
-mod correlation;
+mod dependent_join;
 mod distinct_on;
 pub mod join_order;
 mod lateral_unnest;
 mod lossy_casts;
+mod null_safe_joins;
+pub(crate) mod once;
 mod operand_types;
 mod signed_ranks;
 mod subquery_predicates;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -40,11 +44,11 @@ pub fn optimize(plan: LogicalPlan, catalog: &CatalogSnapshot) -> Result<LogicalP
     let plan = lateral_unnest::rewrite(plan)?;
     let plan = distinct_on::rewrite(bag_operations::rewrite(plan)?)?;
     let plan = operand_types::rewrite(signed_ranks::rewrite(plan)?)?;
+    // Before types are coerced: that rule refuses some places of subqueries.
+    let plan = dependent_join::rewrite(plan)?;
     let plan = TypeCoercion::new().analyze(plan, &options)?;
-    let plan = correlated_scalar::rewrite(subquery_predicates::rewrite(plan)?)?;
-    correlation::check_all(&plan)?;
     let context = OptimizerContext::new_with_config_options(options);
-    let plan = Optimizer::new().optimize(plan, &context, |_, _| {})?;
+    let plan = null_safe_joins::optimizer().optimize(plan, &context, |_, _| {})?;
     // After the filters have arrived where they belong.
     let plan = join_order::reorder_joins(plan, catalog)?;
     // The new join order has projections of its own; unneeded columns go once more.

@@ -5,8 +5,10 @@
 //! `f < 0.5` would fail for large and be wrong for tiny values of `f`. So before types are coerced, decimals
 //! that meet a float are cast to DOUBLE; constants become DOUBLE constants.
 //!
-//! A date or time compared with a number is an error, not a comparison with the days since 1970. A date and
-//! an interval with hours in it make a timestamp. What a cast does to digits is in [`lossy_casts`].
+//! Times of different units (a file's microseconds, a constant's nanoseconds) have no common type there; they
+//! get one here. A date or time compared with a number is an error, not a comparison with the days since
+//! 1970. A date and an interval with hours in it make a timestamp. What a cast does to digits is in
+//! [`lossy_casts`].
 
 use std::sync::Arc;
 
@@ -77,9 +79,18 @@ fn unify_operands(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let changed = unify(&mut all, schema)?;
             Ok(Transformed::new_transformed(Expr::InList(InList { expr, list, negated }), changed))
         }
-        Expr::InSubquery(InSubquery { mut expr, subquery, negated }) => {
+        Expr::InSubquery(InSubquery { mut expr, mut subquery, negated }) => {
             let other = subquery.subquery.schema().field(0).data_type().clone();
             let mine = expr.get_type(schema)?;
+            if is_time(&mine) && is_time(&other) && mine != other {
+                *expr = cast(*expr, NANOSECONDS);
+                let column = Expr::Column(Column::from(subquery.subquery.schema().qualified_field(0)));
+                let casted = vec![cast(column, NANOSECONDS)];
+                subquery.subquery =
+                    Arc::new(LogicalPlan::Projection(Projection::try_new(casted, subquery.subquery)?));
+                let expr = Expr::InSubquery(InSubquery { expr, subquery, negated });
+                return Ok(Transformed::yes(expr));
+            }
             let changed = other.is_floating() && mine.is_decimal();
             if changed {
                 *expr = to_double(*expr)?;
@@ -128,9 +139,48 @@ fn add_time(date: &mut Expr, interval: &Expr, schema: &DFSchema) -> Result<bool>
     Ok(true)
 }
 
-/// Casts the decimals among the expressions if there is a float; whether it did.
+/// The unit that all times fit in.
+const NANOSECONDS: DataType = DataType::Time64(TimeUnit::Nanosecond);
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
+}
+
+/// Casts times to one unit if they differ; whether it did. A constant takes the unit of the column, so that
+/// the scan can compare it with statistics, if it is whole in it.
+fn unify_times(exprs: &mut [&mut Expr], types: &[DataType]) -> Result<bool> {
+    let times: Vec<&DataType> = types.iter().filter(|t| is_time(t)).collect();
+    if times.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Ok(false);
+    }
+    let mut columns = exprs.iter().zip(types).filter(|(e, t)| is_time(t) && !matches!(e, Expr::Literal(..)));
+    let unit = columns.next().map(|(_, t)| t.clone());
+    let one_unit = unit.filter(|unit| columns.all(|(_, t)| t == unit)).filter(|unit| {
+        exprs.iter().zip(types).filter(|(_, t)| is_time(t)).all(|(e, t)| match e {
+            Expr::Literal(value, _) => {
+                value.cast_to(unit).is_ok_and(|v| v.cast_to(t).is_ok_and(|v| v == *value))
+            }
+            _ => true,
+        })
+    });
+    let target = one_unit.unwrap_or(NANOSECONDS);
+    for (expr, data_type) in exprs.iter_mut().zip(types) {
+        if is_time(data_type) && *data_type != target {
+            **expr = match std::mem::take(*expr) {
+                Expr::Literal(value, metadata) => Expr::Literal(value.cast_to(&target)?, metadata),
+                other => cast(other, target.clone()),
+            };
+        }
+    }
+    Ok(true)
+}
+
+/// Casts the decimals among the expressions if there is a float, and times to one unit; whether it did.
 fn unify(exprs: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {
     let types = exprs.iter().map(|e| e.get_type(schema)).collect::<Result<Vec<_>>>()?;
+    if unify_times(exprs, &types)? {
+        return Ok(true);
+    }
     if !types.iter().any(DataType::is_floating) || !types.iter().any(DataType::is_decimal) {
         return Ok(false);
     }
@@ -171,25 +221,47 @@ fn unify_inputs(union: Union) -> Result<Union> {
                 && inputs.iter().any(|i| is(i, *c, DataType::is_decimal))
         })
         .collect();
+    let times: Vec<usize> = (0..width)
+        .filter(|c| {
+            let first = inputs[0].schema().field(*c).data_type();
+            is_time(first) && inputs.iter().any(|i| i.schema().field(*c).data_type() != first)
+        })
+        .collect();
+    let other_time = |input: &LogicalPlan, column: usize| {
+        let data_type = input.schema().field(column).data_type();
+        is_time(data_type) && *data_type != NANOSECONDS
+    };
     for input in &mut inputs {
-        if !mixed.iter().any(|c| is(input, *c, DataType::is_decimal)) {
+        let casts = mixed.iter().any(|c| is(input, *c, DataType::is_decimal))
+            || times.iter().any(|c| other_time(input, *c));
+        if !casts {
             continue;
         }
         let exprs = input.schema().iter().enumerate().map(|(i, (qualifier, field))| {
             let column = Expr::Column(Column::from((qualifier, field)));
-            match mixed.contains(&i) && field.data_type().is_decimal() {
-                true => Ok(to_double(column)?.alias_qualified(qualifier.cloned(), field.name().as_str())),
-                false => Ok(column),
-            }
+            let casted = match field.data_type() {
+                decimal if mixed.contains(&i) && decimal.is_decimal() => to_double(column)?,
+                time if times.contains(&i) && is_time(time) => cast(column, NANOSECONDS),
+                _ => return Ok(column),
+            };
+            Ok(casted.alias_qualified(qualifier.cloned(), field.name().as_str()))
         });
         let exprs = exprs.collect::<Result<Vec<_>>>()?;
         *input = Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, input.clone())?));
     }
+    // Numbers of different types find a common one later; times have it by now.
+    let schema = match times.is_empty() {
+        true => schema,
+        false => Union::try_new_with_loose_types(inputs.clone())?.schema,
+    };
     Ok(Union { inputs, schema })
 }
 
 fn unify_rows(mut values: Values) -> Result<Values> {
     let empty = DFSchema::empty();
+    for cell in values.values.iter_mut().flatten() {
+        *cell = std::mem::take(cell).transform_up(|e| unify_operands(e, &empty))?.data;
+    }
     for column in 0..values.schema.fields().len() {
         let mut cells: Vec<&mut Expr> =
             values.values.iter_mut().filter_map(|row| row.get_mut(column)).collect();

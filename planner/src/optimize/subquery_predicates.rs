@@ -29,12 +29,9 @@ use datafusion_expr::{
 };
 use datafusion_functions_aggregate::expr_fn::count;
 
-/// The plan with its subquery predicates in forms that can be decorrelated without loss.
-pub(super) fn rewrite(plan: LogicalPlan) -> Result<LogicalPlan> {
-    plan.transform_up_with_subqueries(rewrite_node).map(|t| t.data)
-}
-
-fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+/// The node with its subquery predicates in forms that can be decorrelated without loss. What its subqueries
+/// have inside of them is in such forms already.
+pub(super) fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let mut found = false;
     for expr in plan.expressions() {
         found |= has_predicate(&expr)?;
@@ -166,7 +163,7 @@ impl Rewriter<'_> {
     }
 
     fn not_in_condition(&self, expr: Expr, subquery: Subquery, top: bool) -> Result<Expr> {
-        let uncorrelated = subquery.outer_ref_columns.is_empty();
+        let uncorrelated = subquery.subquery.all_out_ref_exprs().is_empty();
         let nullable = expr.nullable(self.schema)? || subquery.subquery.schema().field(0).is_nullable();
         // Without nulls, NOT IN is the opposite of IN; as a conjunct it is a null-aware anti join, if there is
         // a column to join on.

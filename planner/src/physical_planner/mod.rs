@@ -27,7 +27,7 @@ mod widened;
 mod window;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 
@@ -37,12 +37,14 @@ use datafusion_expr::LogicalPlan;
 use crate::catalog::CatalogSnapshot;
 use crate::error::{PlanError, Result};
 use crate::optimize::cardinality::{Estimate, estimate_node};
+use crate::optimize::once::{Once, once};
 use crate::optimize::optimize;
 use crate::physical::{Operator, PhysicalPlan, Query, Values};
+use crate::stack::with_room;
 
 /// A bound query, optimized and lowered.
 pub fn plan_query(plan: LogicalPlan, catalog: &CatalogSnapshot) -> Result<Query> {
-    lower(&optimize(plan, catalog)?, catalog)
+    with_room(|| lower(&optimize(plan, catalog)?, catalog))
 }
 
 /// The physical plan of an optimized logical one.
@@ -51,11 +53,12 @@ pub fn lower(plan: &LogicalPlan, catalog: &CatalogSnapshot) -> Result<Query> {
         catalog,
         estimates: HashMap::new(),
         subqueries: vec![],
+        once: vec![],
         work_tables: vec![],
         next_work_table: 0,
     };
     let root = lowering.plan(plan)?;
-    let mut query = Query { root, subqueries: lowering.subqueries, shared: vec![] };
+    let mut query = Query { root, subqueries: lowering.subqueries, shared: lowering.once };
     widened::widen_joins(&mut query);
     shared::share(&mut query);
     runtime_filters::assign(&mut query);
@@ -72,6 +75,8 @@ struct Lowering<'a> {
     estimates: HashMap<*const LogicalPlan, Estimate>,
     /// Scalar subqueries met so far, by parameter number.
     subqueries: Vec<(u32, PhysicalPlan)>,
+    /// Subplans that run once, by their number; those that they read come before them.
+    once: Vec<(u32, PhysicalPlan)>,
     /// Recursive queries that the walk is inside of: name and number.
     work_tables: Vec<(String, u32)>,
     next_work_table: u32,
@@ -140,8 +145,11 @@ impl Lowering<'_> {
             // Rows come out as they went in: a repartition is the engine's own affair.
             LogicalPlan::Repartition(repartition) => self.plan(&repartition.input),
             LogicalPlan::Distinct(_) => Err(PlanError::internal("a DISTINCT that was not rewritten")),
-            LogicalPlan::Extension(_)
-            | LogicalPlan::Statement(_)
+            LogicalPlan::Extension(extension) => match once(extension.node.as_ref()) {
+                Some(once) => self.once(once),
+                None => Err(PlanError::internal(format!("not a query: {}", plan.display()))),
+            },
+            LogicalPlan::Statement(_)
             | LogicalPlan::Explain(_)
             | LogicalPlan::Analyze(_)
             | LogicalPlan::Dml(_)
@@ -151,6 +159,23 @@ impl Lowering<'_> {
                 Err(PlanError::internal(format!("not a query: {}", plan.display())))
             }
         }
+    }
+}
+
+impl Lowering<'_> {
+    fn once(&mut self, once: &Once) -> Result<PhysicalPlan> {
+        if !self.work_tables.is_empty() {
+            return Err(PlanError::unsupported(
+                "A subquery that refers to a computed row of a recursive query",
+                "Join with the subquery's tables instead, or compute it after the recursion.",
+            ));
+        }
+        let id = once.number as u32;
+        if !self.once.iter().any(|(known, _)| *known == id) {
+            let plan = self.plan(&once.input)?;
+            self.once.push((id, plan));
+        }
+        Ok(node(Operator::Shared { id }, vec![], once.input.schema().inner()))
     }
 }
 

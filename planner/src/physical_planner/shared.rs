@@ -17,18 +17,39 @@ use arrow::datatypes::{Field, Schema};
 use super::project::is_volatile;
 use crate::physical::{Operator, PhysicalPlan, Query};
 
-/// Moves equal subplans of the query to its shared plans.
+/// Moves equal subplans of the query to its shared plans, where there may be some already.
 pub(super) fn share(query: &mut Query) {
     let mut classes = Classes::default();
     for plan in roots(query) {
         let class = classes.classify(plan);
         classes.members[class].references += 1;
     }
-    let mut mover = Mover { classes, numbers: HashMap::new(), shared: vec![] };
+    let first_id = query.shared.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
+    let mut mover = Mover { classes, numbers: HashMap::new(), first_id, shared: vec![] };
     for plan in roots(query) {
         mover.replace(plan);
     }
-    query.shared = mover.shared;
+    mover.shared.append(&mut query.shared);
+    query.shared = readers_last(mover.shared);
+}
+
+/// The shared plans in an order in which each comes after those that it reads.
+fn readers_last(mut plans: Vec<(u32, PhysicalPlan)>) -> Vec<(u32, PhysicalPlan)> {
+    let mut ordered: Vec<(u32, PhysicalPlan)> = vec![];
+    while !plans.is_empty() {
+        let waits = |plan: &PhysicalPlan| {
+            let mut waits = false;
+            plan.visit(&mut |p| {
+                waits |= matches!(p.operator, Operator::Shared { id } if plans.iter().any(|(i, _)| *i == id));
+            });
+            waits
+        };
+        // Plans that read each other in a circle are refused later.
+        let next = plans.iter().position(|(_, plan)| !waits(plan)).unwrap_or(0);
+        let next = plans.remove(next);
+        ordered.push(next);
+    }
+    ordered
 }
 
 /// Whether two plans do the same, whatever their columns are called.
@@ -39,7 +60,8 @@ pub(super) fn same(a: &PhysicalPlan, b: &PhysicalPlan) -> bool {
 }
 
 fn roots(query: &mut Query) -> impl Iterator<Item = &mut PhysicalPlan> {
-    query.subqueries.iter_mut().map(|(_, p)| p).chain(std::iter::once(&mut query.root))
+    let plans = query.shared.iter_mut().chain(&mut query.subqueries).map(|(_, p)| p);
+    plans.chain(std::iter::once(&mut query.root))
 }
 
 #[derive(Default)]
@@ -104,6 +126,8 @@ struct Mover {
     classes: Classes,
     /// Number of the shared plan, by class.
     numbers: HashMap<usize, u32>,
+    /// The first number that is free.
+    first_id: u32,
     shared: Vec<(u32, PhysicalPlan)>,
 }
 
@@ -123,7 +147,7 @@ impl Mover {
             None => {
                 let mut own = plan.clone();
                 own.inputs.iter_mut().for_each(|input| self.replace(input));
-                let id = self.shared.len() as u32;
+                let id = self.first_id + self.shared.len() as u32;
                 self.shared.push((id, own));
                 self.numbers.insert(class, id);
                 id

@@ -58,26 +58,19 @@ pub(super) fn share_scans(query: &mut Query) {
         places.collect(plan, &wanted);
     }
     let mut widened = places.widened();
-    let mut next = query.shared.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
-    for (plan, _) in widened.values_mut() {
-        let schema = plan.schema.clone();
-        let rows_estimate = plan.rows_estimate;
-        let shared = PhysicalPlan {
-            operator: Operator::Shared { id: next },
-            inputs: vec![],
-            schema,
-            id: 0,
-            rows_estimate,
-        };
-        query.shared.push((next, std::mem::replace(plan, shared)));
-        next += 1;
+    let first = query.shared.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
+    let mut scans = vec![];
+    for (id, (plan, _)) in (first..).zip(widened.values_mut()) {
+        let (schema, rows_estimate) = (plan.schema.clone(), plan.rows_estimate);
+        let operator = Operator::Shared { id };
+        let shared = PhysicalPlan { operator, inputs: vec![], schema, id: 0, rows_estimate };
+        scans.push((id, std::mem::replace(plan, shared)));
     }
-    // Not those that were moved just now.
-    let moved = query.shared.len() - widened.len();
-    let places = std::iter::once(&mut query.root)
-        .chain(query.subqueries.iter_mut().map(|(_, p)| p))
-        .chain(query.shared[..moved].iter_mut().map(|(_, p)| p));
-    places.for_each(|plan| replace(plan, &widened));
+    for plan in plans(query) {
+        replace(plan, &widened);
+    }
+    // In front of the shared plans that may read them.
+    query.shared.splice(0..0, scans);
 }
 
 fn plans(query: &mut Query) -> impl Iterator<Item = &mut PhysicalPlan> {

@@ -14,9 +14,10 @@ use sqlparser::ast::{
 
 use super::parse::{ParsedStatement, parse_one};
 use super::provider::{Provider, key};
-use super::{identifiers, message, refuse, rewrite};
+use super::{cast_names, identifiers, message, refuse, rewrite};
 use crate::catalog::CatalogSnapshot;
 use crate::error::{PlanError, Result};
+use crate::stack::with_room;
 
 /// A statement with its names resolved: what the session has to do. Plans are not optimized yet.
 #[derive(Debug, Clone)]
@@ -65,12 +66,12 @@ pub enum DropKind {
 
 /// Resolves a statement's names against the catalog.
 pub fn bind(statement: &ParsedStatement, catalog: &CatalogSnapshot) -> Result<Bound> {
-    bind_at(statement, catalog, 0)
+    with_room(|| bind_at(statement, catalog, 0))
 }
 
 /// The plan of a statement that is a query; anything else is an error.
 pub fn plan(statement: &ParsedStatement, catalog: &CatalogSnapshot) -> Result<LogicalPlan> {
-    query(statement, catalog, 0)
+    with_room(|| query(statement, catalog, 0))
 }
 
 /// [`plan`], so many views deep.
@@ -232,9 +233,11 @@ impl Binder<'_> {
         }
     }
 
-    fn plan(&self, statement: ast::Statement) -> Result<LogicalPlan> {
+    fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan> {
+        cast_names::wrap(&mut statement);
         SqlToRel::new(self.provider)
             .sql_statement_to_plan(statement)
+            .and_then(cast_names::unwrap)
             .map_err(|e: DataFusionError| message::binder(self.script, e))
     }
 

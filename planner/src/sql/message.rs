@@ -12,6 +12,11 @@ pub(super) fn syntax(sql: &str, message: &str, at: Option<Location>) -> PlanErro
     PlanError::Syntax { message: with_line(sql, message, at) }
 }
 
+/// More parentheses, CASE or NOT inside of each other than the parser takes.
+pub(super) fn too_deep(sql: &str) -> PlanError {
+    syntax(sql, "the statement nests too deeply; split it with WITH or a view", None)
+}
+
 /// An error of the parser: its message, with the place that it names at its end taken out.
 pub(super) fn parser(sql: &str, e: DataFusionError) -> PlanError {
     match e {
@@ -22,9 +27,7 @@ pub(super) fn parser(sql: &str, e: DataFusionError) -> PlanError {
                 let at = at.or_else(|| message.ends_with("found: EOF").then(|| end(sql)));
                 syntax(sql, message, at)
             }
-            ParserError::RecursionLimitExceeded => {
-                syntax(sql, "the statement nests too deeply; split it with WITH or a view", None)
-            }
+            ParserError::RecursionLimitExceeded => too_deep(sql),
         },
         other => other.into(),
     }

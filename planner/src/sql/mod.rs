@@ -9,9 +9,10 @@
 //! What always holds: a clause either takes effect or is refused; every error of a user's making names
 //! the place or the nearest existing name.
 
+mod balance;
 mod bind;
+mod cast_names;
 mod dialect;
-
 mod identifiers;
 mod message;
 mod names;
@@ -22,6 +23,7 @@ mod rewrite;
 mod row_in;
 mod scopes;
 mod tokens;
+mod using;
 
 #[cfg(test)]
 mod tests;

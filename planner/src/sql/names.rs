@@ -25,7 +25,7 @@ pub(super) fn name_columns(query: &mut Query) {
             continue;
         };
         let column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-        if !column && expands_or_nests(expr) {
+        if !column && expands(expr) {
             continue;
         }
         let text = expr.to_string();
@@ -50,15 +50,11 @@ fn leftmost_select(body: &mut SetExpr) -> Option<&mut Select> {
     }
 }
 
-/// The expression may become several columns, or its text would be a whole query.
-fn expands_or_nests(expr: &Expr) -> bool {
+/// The expression may become several columns.
+fn expands(expr: &Expr) -> bool {
     struct Finder;
     impl Visitor for Finder {
         type Break = ();
-
-        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
-            ControlFlow::Break(())
-        }
 
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
             match expr {

@@ -9,9 +9,11 @@ use datafusion_sql::parser::{DFParserBuilder, Statement};
 use datafusion_sql::resolve::resolve_table_references;
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
+use super::balance::balance;
 use super::dialect::DIALECT;
 use super::{message, tokens};
 use crate::error::{PlanError, Result};
+use crate::stack::with_room;
 
 /// How deep expressions and subqueries may nest.
 const NESTING_MAX: usize = 128;
@@ -40,8 +42,10 @@ impl ParsedStatement {
 
 /// The statements of a script, which are separated by semicolons. A syntax error shows its line.
 pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
-    let tokens = tokenize(sql)?;
-    parse_tokens(sql, tokens)
+    with_room(|| {
+        let tokens = tokenize(sql)?;
+        parse_tokens(sql, tokens)
+    })
 }
 
 /// The script's tokens, with their places.
@@ -55,6 +59,7 @@ pub(super) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
 /// The statements that tokens of `sql` make.
 pub(super) fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Vec<ParsedStatement>> {
     let script: Arc<str> = sql.into();
+    let nests_deeply = tokens::nesting(&tokens) > NESTING_MAX / 2;
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&DIALECT)
         .with_recursion_limit(NESTING_MAX)
@@ -67,9 +72,18 @@ pub(super) fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Vec<
         if first.token == Token::EOF {
             return Ok(statements);
         }
-        let statement = parser.parse_statement().map_err(|e| message::parser(sql, e))?;
+        let mut statement = match parser.parse_statement() {
+            Ok(statement) => statement,
+            // Where it tries several readings, the parser takes its own limit for a syntax error.
+            Err(_) if nests_deeply => return Err(message::too_deep(sql)),
+            Err(e) => return Err(message::parser(sql, e)),
+        };
+        balance(&mut statement)?;
         let next = parser.parser.peek_token();
         if !matches!(next.token, Token::SemiColon | Token::EOF) {
+            if nests_deeply {
+                return Err(message::too_deep(sql));
+            }
             let text = format!("Expected: end of statement, found: {}", next.token);
             return Err(message::syntax(sql, &text, Some(next.span.start)));
         }

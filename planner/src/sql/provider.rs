@@ -18,7 +18,7 @@ use datafusion_expr::{
 };
 
 use super::message::nearest;
-use super::{bind, parse};
+use super::{bind, cast_names, parse};
 use crate::catalog::{CatalogSnapshot, Table};
 use crate::error::PlanError;
 use crate::functions::functions;
@@ -169,6 +169,9 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        if name == cast_names::NAME {
+            return Some(cast_names::function());
+        }
         functions().scalar.get(&name.to_lowercase()).cloned()
     }
 

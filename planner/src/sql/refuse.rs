@@ -35,6 +35,11 @@ pub(super) fn check(statement: &Statement) -> Result<()> {
 
 struct Checker;
 
+/// Stops with an error that names the clause and the way out.
+fn refused(feature: &str, hint: &str) -> ControlFlow<PlanError> {
+    ControlFlow::Break(PlanError::unsupported(feature, hint))
+}
+
 /// Stops with an error that names the clause and the way out, if the condition holds.
 macro_rules! refuse {
     ($condition:expr, $feature:expr, $hint:expr) => {
@@ -189,6 +194,32 @@ impl Visitor for Checker {
                     self.join(join)?;
                 }
             }
+            TableFactor::Pivot { .. } => {
+                return refused(
+                    "PIVOT",
+                    "Write a column for each value, with GROUP BY: sum(x) FILTER (WHERE key = 'value') AS value.",
+                );
+            }
+            TableFactor::Unpivot { .. } => {
+                return refused(
+                    "UNPIVOT",
+                    "Write a branch for each column: SELECT 'a' AS name, a AS value FROM t UNION ALL SELECT 'b', b FROM t.",
+                );
+            }
+            TableFactor::MatchRecognize { .. } => {
+                return refused(
+                    "MATCH_RECOGNIZE",
+                    "Use window functions: lag, lead, sum(…) OVER (ORDER BY …).",
+                );
+            }
+            TableFactor::JsonTable { .. }
+            | TableFactor::OpenJsonTable { .. }
+            | TableFactor::XmlTable { .. } => {
+                return refused("A table from JSON or XML text", "Write it to a file and query the file.");
+            }
+            TableFactor::TableFunction { .. } => {
+                return refused("TABLE(…)", "Query a table, a view or a file by its name.");
+            }
             // datafusion-sql refuses the others.
             _ => {}
         }
@@ -198,6 +229,10 @@ impl Visitor for Checker {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<PlanError> {
         match expr {
             Expr::Function(f) => function(f),
+            Expr::Collate { .. } => ControlFlow::Break(PlanError::unsupported(
+                "COLLATE",
+                "Text is compared byte by byte; compare lower(x) to ignore case.",
+            )),
             // `INTERVAL '1' PARSEC` is an interval without a unit, and an alias.
             Expr::Interval(Interval { value, leading_field: None, .. }) => {
                 let text = match value.as_ref() {
@@ -220,6 +255,33 @@ impl Checker {
     fn join(&self, join: &Join) -> ControlFlow<PlanError> {
         let Join { relation, global, join_operator } = join;
         refuse!(*global, "GLOBAL JOIN", "Leave GLOBAL out.");
+        use JoinOperator as J;
+        match join_operator {
+            J::CrossApply | J::OuterApply => {
+                return refused(
+                    "CROSS APPLY / OUTER APPLY",
+                    "Write CROSS JOIN LATERAL (…), or LEFT JOIN LATERAL (…) ON true.",
+                );
+            }
+            J::AsOf { .. } => {
+                return refused(
+                    "ASOF JOIN",
+                    "Join LATERAL (SELECT … WHERE u.time <= t.time ORDER BY u.time DESC LIMIT 1).",
+                );
+            }
+            J::LeftSemi(c) | J::RightSemi(c) | J::LeftAnti(c) | J::RightAnti(c)
+                if !matches!(c, JoinConstraint::On(_) | JoinConstraint::Using(_)) =>
+            {
+                return refused(
+                    "SEMI JOIN or ANTI JOIN without ON or USING",
+                    "Add the condition; for a natural one, list the columns in USING (…).",
+                );
+            }
+            J::StraightJoin(_) => {
+                return refused("STRAIGHT_JOIN", "Write JOIN; the order is chosen by cost.");
+            }
+            _ => {}
+        }
         // An unnested or lateral side may do without a condition.
         let lateral = matches!(relation, TableFactor::UNNEST { .. })
             || matches!(

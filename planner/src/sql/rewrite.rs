@@ -6,6 +6,9 @@
 //! - `ORDER BY ALL` becomes the positions of the select list, if it has no star;
 //! - `(a, b) IN (SELECT c, d …)` in a condition becomes EXISTS with a comparison of each;
 //! - `FROM unnest(list)` becomes the clause of that name, which the parser takes for a table function;
+//! - `[a, b]` becomes `make_array(a, b)`, which may name outer columns;
+//! - `SEMI JOIN` and `ANTI JOIN` keep the columns of their left side, as LEFT SEMI and LEFT ANTI JOIN do;
+//! - a column of USING gets its table's name in subqueries, see `using`;
 //! - `a ^ b` becomes `power(a, b)`, and a number with an exponent a DOUBLE.
 
 use std::ops::ControlFlow;
@@ -13,25 +16,28 @@ use std::ops::ControlFlow;
 use datafusion_sql::parser::{CopyToSource, Statement};
 use sqlparser::ast::{
     BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, OrderByExpr, OrderByKind, Query,
-    Select, SelectFlavor, SelectItem, SetExpr, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
-    WildcardAdditionalOptions,
+    FunctionArgumentList, FunctionArguments, Ident, JoinOperator, LimitClause, ObjectName, OrderByExpr,
+    OrderByKind, Query, Select, SelectFlavor, SelectItem, SetExpr, TableFactor, Value, ValueWithSpan,
+    VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::names::name_columns;
 use super::row_in;
 use super::scopes::rename_hiding;
+use super::using;
 
 /// The statement in forms that can be planned.
 pub(super) fn rewrite(statement: &mut Statement) {
     let _: ControlFlow<()> = match statement {
         Statement::Statement(s) => {
             rename_hiding(s);
+            using::qualify(s);
             s.visit(&mut Rewriter)
         }
         Statement::CopyTo(copy) => match &mut copy.source {
             CopyToSource::Query(q) => {
                 rename_hiding(q);
+                using::qualify(q);
                 q.visit(&mut Rewriter)
             }
             CopyToSource::Relation(_) => ControlFlow::Continue(()),
@@ -57,6 +63,16 @@ impl VisitorMut for Rewriter {
             }
             SelectFlavor::FromFirst => select.flavor = SelectFlavor::Standard,
             SelectFlavor::Standard => {}
+        }
+        for join in select.from.iter_mut().flat_map(|f| &mut f.joins) {
+            let constraint = match &join.join_operator {
+                JoinOperator::Semi(c) | JoinOperator::Anti(c) => c.clone(),
+                _ => continue,
+            };
+            join.join_operator = match join.join_operator {
+                JoinOperator::Semi(_) => JoinOperator::LeftSemi(constraint),
+                _ => JoinOperator::LeftAnti(constraint),
+            };
         }
         for condition in
             [&mut select.selection, &mut select.having, &mut select.qualify].into_iter().flatten()
@@ -101,6 +117,7 @@ impl VisitorMut for Rewriter {
                     *expr = call("power", vec![*left, *right]);
                 }
             }
+            Expr::Array(array) => *expr = call("make_array", std::mem::take(&mut array.elem)),
             Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) if text.contains(['e', 'E']) => {
                 *expr = Expr::Cast {
                     kind: CastKind::Cast,
@@ -160,7 +177,8 @@ fn order_by_positions(query: &mut Query) {
     order_by.kind = OrderByKind::Expressions((1..=select.projection.len()).map(key).collect());
 }
 
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+/// A plain call.
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
     let args = args.into_iter().map(|a| FunctionArg::Unnamed(FunctionArgExpr::Expr(a))).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),

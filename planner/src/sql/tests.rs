@@ -1,19 +1,15 @@
-//! Messages and refusals, as a user sees them.
+//! What statements are bound to; messages and refusals, as a user sees them.
+
+use arrow::datatypes::DataType;
+use insta::assert_snapshot;
 
 use crate::catalog::CatalogSnapshot;
-use crate::testing::{catalog, query};
-
-fn tables() -> CatalogSnapshot {
-    catalog(
-        "-- 1000 rows
-         CREATE TABLE t (a INTEGER, b BIGINT, c VARCHAR, d DECIMAL(10,2), e DATE, l INTEGER[], f DOUBLE);
-         -- 100 rows
-         CREATE TABLE u (a INTEGER, x INTEGER NOT NULL, \"UserID\" BIGINT, s STRUCT(p INTEGER, q VARCHAR))",
-    )
-}
+use crate::explain;
+use crate::sql::{self, Bound, DropKind};
+use crate::testing::{query, small};
 
 fn error(sql: &str) -> String {
-    query(sql, &tables()).map(|_| String::new()).unwrap_err().to_string()
+    query(sql, &small()).map(|_| String::new()).unwrap_err().to_string()
 }
 
 #[test]
@@ -44,6 +40,101 @@ fn clauses_that_would_be_ignored_are_refused() {
 
 #[test]
 fn from_alone_is_a_query() {
-    let plan = query("FROM t", &tables()).unwrap();
+    let plan = query("FROM t", &small()).unwrap();
     assert_eq!(plan.root.schema.fields().len(), 7);
+}
+
+fn bound(sql: &str) -> Bound {
+    let statements = sql::parse(sql).unwrap();
+    sql::bind(&statements[0], &small()).unwrap_or_else(|e| panic!("{sql}: {e}"))
+}
+
+#[test]
+fn scripts_are_cut_into_statements() {
+    let statements = sql::parse("  SELECT 1;;\n-- two\nSELECT ';' AS x -- end\n;").unwrap();
+    let texts: Vec<&str> = statements.iter().map(|s| s.text.as_str()).collect();
+    assert_eq!(texts, ["SELECT 1", "SELECT ';' AS x -- end"]);
+    assert!(sql::parse(" ; ").unwrap().is_empty());
+}
+
+#[test]
+fn statements_name_their_tables() {
+    let tables = |sql: &str| sql::parse(sql).unwrap()[0].tables().unwrap();
+    assert_eq!(
+        tables("WITH x AS (SELECT * FROM A) SELECT * FROM x, 'f/b.parquet', s.\"C\", main.d"),
+        ["a", "f/b.parquet", "d", "s.C"]
+    );
+    assert_eq!(tables("SELECT * FROM 'x.parquet' WHERE a IN (FROM b)"), ["b", "x.parquet"]);
+}
+
+#[test]
+fn statements_are_bound() {
+    match bound("CREATE TABLE IF NOT EXISTS n (a INTEGER NOT NULL, b DECIMAL(9,2), c VARCHAR(10))") {
+        Bound::CreateTable { name, schema, if_not_exists: true, or_replace: false } => {
+            assert_eq!(name, "n");
+            let types: Vec<_> =
+                schema.fields().iter().map(|f| (f.data_type().clone(), f.is_nullable())).collect();
+            let expected =
+                [(DataType::Int32, false), (DataType::Decimal128(9, 2), true), (DataType::Utf8View, true)];
+            assert_eq!(types, expected);
+        }
+        other => panic!("{other:?}"),
+    }
+    match bound("CREATE OR REPLACE TABLE n AS FROM t") {
+        Bound::CreateTableAs { name, query, if_not_exists: false, or_replace: true } => {
+            assert_eq!((name.as_str(), query.schema().fields().len()), ("n", 7));
+        }
+        other => panic!("{other:?}"),
+    }
+    // The rows have the table's columns, those that are not named being null.
+    match bound("INSERT INTO u (x) SELECT a FROM t") {
+        Bound::Insert { table, query, overwrite: false } => {
+            let names: Vec<&str> = query.schema().fields().iter().map(|f| f.name().as_str()).collect();
+            assert_eq!((table.as_str(), names), ("u", vec!["a", "x", "UserID", "s"]));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(bound("DROP TABLE IF EXISTS a, b"),
+        Bound::Drop { kind: DropKind::Table, names, if_exists: true } if names == ["a", "b"]));
+    assert!(matches!(bound("EXPLAIN ANALYZE SELECT 1"), Bound::Explain { analyze: true, .. }));
+    assert!(matches!(bound("SET Threads = 4"),
+        Bound::Set { name, value } if name == "threads" && value == "4"));
+    assert!(matches!(bound("SHOW threads"), Bound::Show { name } if name == "threads"));
+    assert!(matches!(bound("DESCRIBE t"), Bound::Describe { plan } if plan.schema().fields().len() == 7));
+    match bound("COPY (SELECT 1) TO 'x.parquet' STORED AS PARQUET OPTIONS (compression 'zstd')") {
+        Bound::Copy { target, format, options, .. } => {
+            assert_eq!((target.as_str(), format.as_deref()), ("x.parquet", Some("parquet")));
+            assert_eq!(options, [("compression".to_string(), "zstd".to_string())]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn views_are_planned_where_they_are_named() {
+    let mut catalog = small();
+    let view = |catalog: &CatalogSnapshot, sql: &str| match sql::bind(&sql::parse(sql).unwrap()[0], catalog)
+        .unwrap()
+    {
+        Bound::CreateView { name, sql, .. } => (name, sql),
+        other => panic!("{other:?}"),
+    };
+    let (name, text) = view(&catalog, "CREATE VIEW v (k, n) AS FROM t SELECT a, count(*) GROUP BY ALL");
+    catalog.views.insert(name, text);
+    let (name, text) = view(&catalog, "CREATE VIEW w AS SELECT n FROM v WHERE k > 1");
+    catalog.views.insert(name, text);
+    let plan = |sql: &str| match query(sql, &catalog) {
+        Ok(query) => explain::operator(&query.root),
+        Err(e) => e.to_string(),
+    };
+    assert_snapshot!(plan("FROM w"), @"Project: count(Int64(1)) AS n");
+    assert_snapshot!(plan("SELECT m FROM w"), @r"
+    there is no column m
+    line 1: SELECT m FROM w
+                   ^
+    there are: w.n
+    ");
+    catalog.views.insert("loop".into(), "SELECT * FROM loop".into());
+    let error = query("FROM loop", &catalog).unwrap_err().to_string();
+    assert!(error.contains("view loop names itself"), "{error}");
 }

@@ -52,6 +52,26 @@ pub(super) fn complete(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     complete
 }
 
+/// How deep parentheses, brackets, CASE and prefix operators nest.
+pub(super) fn nesting(tokens: &[TokenWithSpan]) -> usize {
+    let (mut open, mut prefixes, mut deepest) = (0usize, 0usize, 0usize);
+    for token in tokens {
+        match &token.token {
+            Token::Whitespace(_) => continue,
+            Token::LParen | Token::LBracket | Token::LBrace => open += 1,
+            Token::RParen | Token::RBracket | Token::RBrace => open = open.saturating_sub(1),
+            token if is_keyword(token, Keyword::CASE) => open += 1,
+            token if is_keyword(token, Keyword::END) => open = open.saturating_sub(1),
+            _ => {}
+        }
+        let prefix = matches!(token.token, Token::Minus | Token::Plus | Token::Tilde)
+            || is_keyword(&token.token, Keyword::NOT);
+        prefixes = if prefix { prefixes + 1 } else { 0 };
+        deepest = deepest.max(open + prefixes);
+    }
+    deepest
+}
+
 fn word_token(word: &str) -> Token {
     match word {
         "*" => Token::Mul,
