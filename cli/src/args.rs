@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use dovetail_engine::{SchedulerKind, SessionOptions};
+use dovetail_engine::memory::parse_spill_directory;
+use dovetail_engine::{MemoryLimit, SchedulerKind, SessionOptions, SpillDirectory};
 
 use crate::format::Format;
 
@@ -65,6 +66,14 @@ pub struct EngineArgs {
     /// What runs the tasks of a query
     #[arg(long, value_enum, default_value_t = Scheduler::Threads)]
     pub scheduler: Scheduler,
+    /// Memory that queries may hold: 512MB, 2GiB or a share such as 50%; beyond it they spill to disk
+    /// [default: 80% of what the machine or the container has]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<MemoryLimit>,
+    /// Directory to spill to, or DIR=SIZE with the most that may lie there; may be given several times
+    /// [default: the system's directory for temporary files]
+    #[arg(long, value_name = "DIR[=SIZE]", value_parser = parse_spill_directory)]
+    pub temp_dir: Vec<SpillDirectory>,
 }
 
 /// The drivers of the engine's scheduler that run inside this process.
@@ -88,6 +97,8 @@ impl EngineArgs {
             Scheduler::Threads => SchedulerKind::Threads,
             Scheduler::Synchronous => SchedulerKind::Synchronous,
         };
+        options.memory_limit = self.memory_limit;
+        options.spill_directories = self.temp_dir.clone();
         options
     }
 }
@@ -130,5 +141,19 @@ mod tests {
             assert!(Args::try_parse_from(["dovetail"].into_iter().chain(words)).is_err(), "{words:?}");
         }
         assert!(Args::try_parse_from(["dovetail", "demo", "--scale-factor", "0"]).is_err());
+    }
+
+    #[test]
+    fn memory_and_where_to_spill() {
+        let words = ["dovetail", "--memory-limit", "512MB", "--temp-dir", "a", "--temp-dir", "b=1GiB"];
+        let options = Args::try_parse_from(words).unwrap().engine.session_options();
+        assert_eq!(options.memory_limit, Some(MemoryLimit::Bytes(512_000_000)));
+        let quotas: Vec<_> = options.spill_directories.iter().map(|d| d.quota_bytes).collect();
+        assert_eq!(quotas, [None, Some(1 << 30)]);
+        for limit in ["0%", "101%", "512", "1MB", "lots", "-1GB", ""] {
+            let words = ["dovetail".to_string(), format!("--memory-limit={limit}")];
+            assert!(Args::try_parse_from(words).is_err(), "{limit}");
+        }
+        assert!(Args::try_parse_from(["dovetail", "--temp-dir", "a=many"]).is_err());
     }
 }

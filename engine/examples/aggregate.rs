@@ -9,8 +9,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::ScalarValue;
 use dovetail_engine::Result;
 use dovetail_engine::batch::{BATCH_ROWS, Batch, Column};
+use dovetail_engine::exchange::ExchangeReader;
 use dovetail_engine::operators::aggregate::{final_source, partial_sink_factory};
-use dovetail_engine::task::{QueryContext, TaskContext};
+use dovetail_engine::task::TaskContext;
 use dovetail_planner::expr::{BinaryOp, Expr};
 use dovetail_planner::physical::{Aggregate, AggregateCall};
 
@@ -46,7 +47,7 @@ fn main() -> Result<()> {
         let mut best = (f64::MAX, f64::MAX);
         let (mut groups, mut partial_rows) = (0, 0);
         for _ in 0..3 {
-            let task = TaskContext { partition: 0, partitions: 1, query: Arc::new(QueryContext::default()) };
+            let task = TaskContext::new(0, 1, Arc::default());
             let start = cpu_time();
             let mut sink = partial_sink_factory(&aggregate, &schema, PARTITIONS)?.open(&task)?;
             for batch in &batches {
@@ -57,8 +58,9 @@ fn main() -> Result<()> {
             partial_rows = output.rows();
             let start = cpu_time();
             groups = 0;
-            for (number, partition) in output.partitions.into_iter().enumerate() {
-                let mut source = final_source(&aggregate, &schema, partition, number == 0)?;
+            for number in 0..PARTITIONS {
+                let input = ExchangeReader::new(0, output.exchange.iter().cloned().collect(), number);
+                let mut source = final_source(&aggregate, &schema, input, number == 0, &task)?;
                 while let Some(batch) = source.next()? {
                     groups += batch.rows;
                 }

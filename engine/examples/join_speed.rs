@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use dovetail_engine::Result;
 use dovetail_engine::batch::{BATCH_ROWS, Batch};
 use dovetail_engine::operators::join::{JoinTable, build_sink_factory, probe_factory};
-use dovetail_engine::task::{Downstream, Flow, QueryContext, TaskContext};
+use dovetail_engine::task::{Downstream, Flow, TaskContext};
 use dovetail_planner::expr::Expr;
 use dovetail_planner::physical::{HashJoin, JoinKind};
 
@@ -65,7 +65,7 @@ fn measure(rows: u64, name: &str, key: KeyOf, probes: usize) -> Result<()> {
         output: if kind == JoinKind::Inner { vec![0, 1] } else { vec![0] },
         runtime_filters: vec![],
     };
-    let task = TaskContext { partition: 0, partitions: 1, query: Arc::new(QueryContext::default()) };
+    let task = TaskContext::new(0, 1, Arc::default());
     let build = |kind| -> Result<Arc<JoinTable>> {
         let mut sink = build_sink_factory(&join(kind), &schema)?.open(&task)?;
         for start in (0..rows).step_by(BATCH_ROWS) {

@@ -13,6 +13,7 @@
 //! | Decimal128(p ≤ 18, s) | Decimal128(p, s), or Decimal64(p, s) |
 //! | Decimal128(p > 18, s) | Decimal128(p, s), or Decimal64(18, s) when all values fit in 18 digits |
 //! | Utf8View, Utf8, Binary… | itself, or Dictionary(UInt32, itself) |
+//! | a dictionary of a table's own | itself, or its values' type |
 //! | any other | itself |
 //!
 //! Which form a column has may differ from batch to batch.
@@ -111,6 +112,10 @@ pub fn to_logical(array: &ArrayRef, logical: &DataType) -> Result<ArrayRef> {
         (DataType::Decimal64(_, s), DataType::Decimal128(_, t)) if s == t => Ok(cast(array, logical)?),
         (DataType::Dictionary(_, v), l) if v.as_ref() == l => Ok(cast(array, logical)?),
         (DataType::Dictionary(_, _), l) if is_string(l) || is_binary(l) => Ok(cast(array, logical)?),
+        // A dictionary that has been on disk.
+        (p, DataType::Dictionary(_, v)) if v.as_ref() == p || is_string(p) && is_string(v) => {
+            Ok(cast(array, logical)?)
+        }
         (p, l) if is_string(p) && is_string(l) => Ok(cast(array, logical)?),
         (p, l) if is_binary(p) && is_binary(l) => Ok(cast(array, logical)?),
         (p, l) if p.equals_datatype(l) => {

@@ -20,6 +20,9 @@ pub enum EngineError {
     /// A file is missing, unreadable, malformed or not what it was when the query was planned.
     #[error("{place}: {message}")]
     Data { place: String, message: String },
+    /// Rows could not be spilled, or not be read again.
+    #[error(transparent)]
+    Shuffle(#[from] dovetail_shuffle::ShuffleError),
     /// The query needs more than a limit allows.
     #[error("{0}")]
     Resources(String),

@@ -10,8 +10,10 @@
 pub mod batch;
 pub mod catalog;
 pub mod error;
+pub mod exchange;
 pub mod expr;
 pub mod functions;
+pub mod memory;
 pub mod operators;
 pub mod query;
 pub mod scan;
@@ -20,7 +22,9 @@ pub mod session;
 pub mod task;
 mod views;
 
+pub use dovetail_shuffle::store::SpillDirectory;
 pub use error::{EngineError, Result};
+pub use memory::{MemoryLimit, MemoryUse, SpillPolicy};
 pub use session::{
     CancelHandle, QueryResult, SchedulerKind, Session, SessionOptions, StatementKind, TableInfo,
 };

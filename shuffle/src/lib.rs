@@ -15,7 +15,7 @@ pub mod block;
 mod bytes;
 pub mod catalogue;
 pub mod error;
-mod memory;
+pub mod memory;
 pub mod output;
 pub mod partitioner;
 mod rows;

@@ -1,62 +1,89 @@
 //! How much memory waiting rows hold.
 //!
 //! An array holds whole allocations, however few of their bytes it refers to, and the slices of one batch
-//! share them. [`HeldMemory`] counts every allocation once, at its full capacity, for as long as its rows
-//! wait.
+//! share them. [`HeldMemory`] counts every allocation once, at its full capacity, from the first rows that
+//! hold it until the last of them are gone.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::mem::size_of;
 
 use arrow::array::{Array, ArrayData};
+use arrow::buffer::Buffer;
 
 use crate::rows::Rows;
 
-/// The allocations that some rows hold. All rows that were counted must be kept until [`HeldMemory::clear`]:
-/// the address of an allocation that was freed could come back as another's.
+/// The allocations that some rows hold. Rows must be kept from [`HeldMemory::add`] to
+/// [`HeldMemory::remove`]: the address of an allocation that was freed could come back as another's.
 #[derive(Debug, Default)]
-pub(crate) struct HeldMemory {
-    allocations: HashSet<usize, ahash::RandomState>,
+pub struct HeldMemory {
+    /// By address: how many bytes, and how many of the arrays hold it.
+    allocations: HashMap<usize, (usize, usize), ahash::RandomState>,
     bytes: usize,
 }
 
 impl HeldMemory {
     /// Counts rows; gives the bytes that nothing counted before holds already.
-    pub(crate) fn add(&mut self, rows: &Rows) -> usize {
-        let buffers: usize = rows.columns.iter().map(|c| self.add_array(&c.to_data())).sum();
-        self.add_bytes(buffers + overhead_bytes(rows))
+    pub fn add(&mut self, rows: &Rows) -> usize {
+        let before = self.bytes;
+        self.bytes += overhead_bytes(rows);
+        for column in &rows.columns {
+            self.add_array(&column.to_data());
+        }
+        self.bytes - before
     }
 
-    /// Counts rows that share no allocation with any others.
-    pub(crate) fn add_unshared(&mut self, rows: &Rows) -> usize {
-        let buffers: usize = rows.columns.iter().map(|c| c.get_buffer_memory_size()).sum();
-        self.add_bytes(buffers + overhead_bytes(rows))
+    /// The rows, which were added, are gone or with somebody else.
+    pub fn remove(&mut self, rows: &Rows) {
+        self.bytes -= overhead_bytes(rows);
+        for column in &rows.columns {
+            self.remove_array(&column.to_data());
+        }
     }
 
-    pub(crate) fn bytes(&self) -> usize {
+    /// Bytes of all that is held.
+    pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The rows are gone.
-    pub(crate) fn clear(&mut self) {
+    /// All rows are gone.
+    pub fn clear(&mut self) {
         self.allocations.clear();
         self.bytes = 0;
     }
 
-    fn add_bytes(&mut self, bytes: usize) -> usize {
-        self.bytes += bytes;
-        bytes
+    fn add_array(&mut self, data: &ArrayData) {
+        for buffer in buffers(data) {
+            let (bytes, holders) = self.allocations.entry(address(buffer)).or_insert((buffer.capacity(), 0));
+            if *holders == 0 {
+                self.bytes += *bytes;
+            }
+            *holders += 1;
+        }
+        data.child_data().iter().for_each(|child| self.add_array(child));
     }
 
-    fn add_array(&mut self, data: &ArrayData) -> usize {
-        let nulls = data.nulls().map(|n| n.buffer());
-        let mut bytes = 0;
-        for buffer in data.buffers().iter().chain(nulls) {
-            if self.allocations.insert(buffer.data_ptr().as_ptr() as usize) {
-                bytes += buffer.capacity();
+    fn remove_array(&mut self, data: &ArrayData) {
+        for buffer in buffers(data) {
+            if let Entry::Occupied(mut entry) = self.allocations.entry(address(buffer)) {
+                let (bytes, holders) = entry.get_mut();
+                *holders -= 1;
+                if *holders == 0 {
+                    self.bytes -= *bytes;
+                    entry.remove();
+                }
             }
         }
-        bytes + data.child_data().iter().map(|child| self.add_array(child)).sum::<usize>()
+        data.child_data().iter().for_each(|child| self.remove_array(child));
     }
+}
+
+fn buffers(data: &ArrayData) -> impl Iterator<Item = &Buffer> {
+    data.buffers().iter().chain(data.nulls().map(|n| n.buffer()))
+}
+
+fn address(buffer: &Buffer) -> usize {
+    buffer.data_ptr().as_ptr() as usize
 }
 
 /// What rows cost beside their buffers. For a small batch it is most of it.
@@ -77,7 +104,7 @@ mod tests {
         let long = "a string that is too long to lie in its view";
         let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..10_000));
         let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..10_000).map(|_| long)));
-        let rows = Rows::new(vec![numbers.clone(), texts], 10_000);
+        let rows = Rows::new(vec![numbers, texts], 10_000);
         let mut held = HeldMemory::default();
         let slices: Vec<Rows> = (0..100).map(|i| rows.slice(i * 100, 100)).collect();
         let added: usize = slices.iter().map(|s| held.add(s)).sum();
@@ -87,13 +114,14 @@ mod tests {
         // One row holds as much as all of them do.
         let mut of_one = HeldMemory::default();
         assert!(of_one.add(&rows.slice(5, 1)) >= once);
+        // They hold it until the last of them is gone.
+        let all = held.bytes();
+        slices[1..].iter().for_each(|s| held.remove(s));
+        assert!(held.bytes() >= once && held.bytes() < all);
+        held.remove(&slices[0]);
+        assert_eq!(held.bytes(), 0);
+        held.add(&rows);
         held.clear();
         assert_eq!(held.bytes(), 0);
-        let numbers = Rows::new(vec![numbers], 10_000);
-        assert_eq!(held.add_unshared(&numbers), of_one_column(&numbers));
-    }
-
-    fn of_one_column(rows: &Rows) -> usize {
-        HeldMemory::default().add(rows)
     }
 }

@@ -11,6 +11,8 @@
 //! memory come before those on disk, so no order across spills is kept ([`spill_file`](crate::spill_file)
 //! keeps one).
 
+use std::collections::VecDeque;
+
 use crate::error::Result;
 use crate::memory::HeldMemory;
 use crate::rows::Rows;
@@ -29,10 +31,8 @@ pub struct MapOutputWriter {
 /// A partition's rows in memory.
 #[derive(Debug, Default)]
 struct Held {
-    batches: Vec<Rows>,
+    batches: VecDeque<Rows>,
     rows: u64,
-    /// Memory that these batches were the first to hold.
-    memory_bytes: usize,
 }
 
 impl MapOutputWriter {
@@ -46,15 +46,8 @@ impl MapOutputWriter {
     /// partition: what batches share is counted once. A small part of something large should be
     /// [`Rows::compacted`] first.
     pub fn push(&mut self, partition: usize, rows: Rows) {
-        let bytes = self.memory.add(&rows);
-        self.held[partition].push(rows, bytes);
-    }
-
-    /// [`Self::push`] of arrays that share no buffer with anything else, such as a gather gives; counting
-    /// them is cheaper.
-    pub fn push_unshared(&mut self, partition: usize, rows: Rows) {
-        let bytes = self.memory.add_unshared(&rows);
-        self.held[partition].push(rows, bytes);
+        self.memory.add(&rows);
+        self.held[partition].push(rows);
     }
 
     /// Memory that the rows hold which are not spilled: bytes of whole buffers, each counted once.
@@ -78,7 +71,7 @@ impl MapOutputWriter {
             none => none.insert(SegmentWriter::create(store, &self.name, self.held.len())?),
         };
         let before = segment.spilled().bytes;
-        segment.append_all(self.held.iter().map(|held| held.batches.as_slice()))?;
+        segment.append_all(slices(&mut self.held))?;
         let written = segment.spilled().bytes - before;
         self.held.fill_with(Held::default);
         self.memory.clear();
@@ -88,16 +81,20 @@ impl MapOutputWriter {
     /// The output, with what is in memory left there and the segment, if there is one, sealed.
     pub fn finish(self) -> Result<MapOutput> {
         let segments = self.segment.map(SegmentWriter::finish).transpose()?.into_iter().collect();
-        Ok(MapOutput { name: self.name, held: self.held, segments })
+        Ok(MapOutput { name: self.name, held: self.held, memory: self.memory, segments })
     }
 }
 
 impl Held {
-    fn push(&mut self, rows: Rows, memory_bytes: usize) {
+    fn push(&mut self, rows: Rows) {
         self.rows += rows.rows as u64;
-        self.memory_bytes += memory_bytes;
-        self.batches.push(rows);
+        self.batches.push_back(rows);
     }
+}
+
+/// The batches of each partition.
+fn slices(held: &mut [Held]) -> impl Iterator<Item = &[Rows]> {
+    held.iter_mut().map(|held| &*held.batches.make_contiguous())
 }
 
 /// A finished map output. Dropped, it frees its memory and, after the last reader, its disk.
@@ -105,6 +102,7 @@ impl Held {
 pub struct MapOutput {
     name: String,
     held: Vec<Held>,
+    memory: HeldMemory,
     /// One that the task wrote; another if the output was spilled while it waited.
     segments: Vec<Segment>,
 }
@@ -126,9 +124,25 @@ impl MapOutput {
         held + self.segments.iter().map(|s| s.bytes(partition)).sum::<u64>()
     }
 
-    /// Memory that the output holds. What partitions share is counted for one of them.
+    /// Memory that the output holds: bytes of whole buffers, each counted once, until the last rows that
+    /// share it are taken.
     pub fn memory_bytes(&self) -> usize {
-        self.held.iter().map(|held| held.memory_bytes).sum()
+        self.memory.bytes()
+    }
+
+    /// Takes a partition's next batch in memory out of the output. With [`Self::segment`] that is a reader
+    /// that leaves what it has not read yet where it can still be spilled.
+    pub fn pop(&mut self, partition: usize) -> Option<Rows> {
+        let held = &mut self.held[partition];
+        let rows = held.batches.pop_front()?;
+        held.rows -= rows.rows as u64;
+        self.memory.remove(&rows);
+        Some(rows)
+    }
+
+    /// The output's segment with a number, from 0; later ones may come while the output is spilled.
+    pub fn segment(&self, number: usize) -> Option<&Segment> {
+        self.segments.get(number)
     }
 
     /// Writes all rows in memory to disk and lets go of them; gives the bytes written. Readers that were made
@@ -138,10 +152,11 @@ impl MapOutput {
             return Ok(0);
         }
         let mut segment = SegmentWriter::create(store, &self.name, self.held.len())?;
-        segment.append_all(self.held.iter().map(|held| held.batches.as_slice()))?;
+        segment.append_all(slices(&mut self.held))?;
         let written = segment.spilled().bytes;
         self.segments.push(segment.finish()?);
         self.held.fill_with(Held::default);
+        self.memory.clear();
         Ok(written)
     }
 
@@ -154,19 +169,20 @@ impl MapOutput {
     /// The partition is then empty but for what is on disk, so this is for outputs that are never read again.
     pub fn take_partition(&mut self, partition: usize) -> PartitionReader {
         let batches = std::mem::take(&mut self.held[partition]).batches;
+        batches.iter().for_each(|rows| self.memory.remove(rows));
         self.reader(partition, batches)
     }
 
-    fn reader(&self, partition: usize, batches: Vec<Rows>) -> PartitionReader {
+    fn reader(&self, partition: usize, batches: VecDeque<Rows>) -> PartitionReader {
         let on_disk: Vec<_> = self.segments.iter().map(|s| s.read(partition)).collect();
-        PartitionReader { batches: batches.into_iter(), on_disk: on_disk.into_iter(), current: None }
+        PartitionReader { batches, on_disk: on_disk.into_iter(), current: None }
     }
 }
 
 /// The rows of a partition: batches in memory, then blocks on disk, one at a time. Ends after an error.
 #[derive(Debug)]
 pub struct PartitionReader {
-    batches: std::vec::IntoIter<Rows>,
+    batches: VecDeque<Rows>,
     on_disk: std::vec::IntoIter<SegmentReader>,
     current: Option<SegmentReader>,
 }
@@ -175,7 +191,7 @@ impl Iterator for PartitionReader {
     type Item = Result<Rows>;
 
     fn next(&mut self) -> Option<Result<Rows>> {
-        if let Some(rows) = self.batches.next() {
+        if let Some(rows) = self.batches.pop_front() {
             return Some(Ok(rows));
         }
         loop {

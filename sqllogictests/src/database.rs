@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use anyhow::Result;
-use dovetail_engine::{SchedulerKind, Session, SessionOptions, StatementKind};
+use dovetail_engine::{SchedulerKind, Session, SessionOptions, SpillPolicy, StatementKind};
 use sqllogictest::{DB, DBOutput, DefaultColumnType};
 
 use crate::cells::{column_texts, column_type};
@@ -14,16 +14,20 @@ use crate::cells::{column_texts, column_type};
 pub struct Configuration {
     pub scheduler: SchedulerKind,
     pub partitions: usize,
+    /// Whatever can be spilled is spilled, however much memory there is.
+    pub spills: bool,
 }
 
 /// Every way in which the answers must be the same.
-pub const CONFIGURATIONS: [Configuration; 6] = [
-    Configuration { scheduler: SchedulerKind::Threads, partitions: 1 },
-    Configuration { scheduler: SchedulerKind::Threads, partitions: 2 },
-    Configuration { scheduler: SchedulerKind::Threads, partitions: 7 },
-    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 1 },
-    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 2 },
-    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 7 },
+pub const CONFIGURATIONS: [Configuration; 8] = [
+    Configuration { scheduler: SchedulerKind::Threads, partitions: 1, spills: false },
+    Configuration { scheduler: SchedulerKind::Threads, partitions: 2, spills: false },
+    Configuration { scheduler: SchedulerKind::Threads, partitions: 7, spills: false },
+    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 1, spills: false },
+    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 2, spills: false },
+    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 7, spills: false },
+    Configuration { scheduler: SchedulerKind::Threads, partitions: 7, spills: true },
+    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 2, spills: true },
 ];
 
 impl fmt::Display for Configuration {
@@ -32,7 +36,8 @@ impl fmt::Display for Configuration {
             SchedulerKind::Threads => "threads",
             SchedulerKind::Synchronous => "synchronous",
         };
-        write!(f, "{scheduler}, {} partitions", self.partitions)
+        let spills = if self.spills { ", spilling" } else { "" };
+        write!(f, "{scheduler}, {} partitions{spills}", self.partitions)
     }
 }
 
@@ -43,19 +48,31 @@ impl Database {
     /// An empty catalog, or the tables in `folder`.
     pub fn open(configuration: Configuration, folder: Option<&str>) -> Result<Database> {
         let mut options = SessionOptions::default();
-        let Configuration { scheduler, partitions } = configuration;
+        let Configuration { scheduler, partitions, spills } = configuration;
         // More threads than a small machine has cores, so that tasks meet in every order.
         options.threads = 4;
         options.scheduler = scheduler;
         options.partitions = Some(partitions);
+        if spills {
+            options.spill = SpillPolicy::Always;
+        }
         Ok(Database(match folder {
             Some(folder) => Session::open(folder, options)?,
             None => Session::new(options)?,
         }))
     }
 
+    /// Between two statements no memory is reserved and no file is there, however the last one ended. A panic,
+    /// so that a statement that is expected to fail does not hide it.
+    fn check_nothing_is_left(&self) {
+        let memory = self.0.memory();
+        assert_eq!((memory.used_bytes, memory.spill_files), (0, 0), "reserved bytes, spill files");
+    }
+
     fn answer(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
-        let result = self.0.execute(sql)?;
+        let result = self.0.execute(sql);
+        self.check_nothing_is_left();
+        let result = result?;
         if result.kind != StatementKind::Query {
             return Ok(DBOutput::StatementComplete(0));
         }

@@ -11,6 +11,7 @@ use arrow::datatypes::DataType;
 
 use crate::batch::{BATCH_ROWS, Batch, Column, concat_arrays};
 use crate::error::Result;
+use crate::memory::HeldBatches;
 use crate::task::{Flow, Output, Sink, SinkFactory, Source, TaskContext};
 use crate::views::cut_free;
 
@@ -37,23 +38,41 @@ impl Source for Collected {
 struct CollectFactory;
 
 impl SinkFactory for CollectFactory {
-    fn open(&self, _task: &TaskContext) -> Result<Box<dyn Sink>> {
-        Ok(Box::new(Collect { rows: Coalescer::default() }))
+    fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>> {
+        let held = HeldBatches::new(task, "a result that is kept");
+        Ok(Box::new(Collect { rows: Coalescer::default(), done: vec![], held }))
     }
 }
 
 struct Collect {
     rows: Coalescer,
+    done: Vec<Batch>,
+    held: HeldBatches,
+}
+
+impl Collect {
+    fn take_done(&mut self) -> Result<()> {
+        for batch in self.rows.take_done() {
+            self.held.add(&batch)?;
+            self.done.push(batch);
+        }
+        Ok(())
+    }
 }
 
 impl Sink for Collect {
     fn push(&mut self, batch: Batch) -> Result<Flow> {
         self.rows.push(&batch)?;
+        self.take_done()?;
         Ok(Flow::Continue)
     }
 
-    fn finish(self: Box<Self>) -> Result<Output> {
-        Ok(Output { partitions: vec![self.rows.finish()?], artifact: None })
+    fn finish(mut self: Box<Self>) -> Result<Output> {
+        self.rows.join_small()?;
+        self.take_done()?;
+        let bytes = self.held.bytes();
+        let memory = Some(self.held.become_bytes(bytes)?);
+        Ok(Output { partitions: vec![self.done], memory, ..Output::default() })
     }
 }
 
@@ -83,13 +102,18 @@ impl Coalescer {
         if self.small_rows >= BATCH_ROWS { self.join_small() } else { Ok(()) }
     }
 
-    /// All batches.
-    pub(super) fn finish(mut self) -> Result<Vec<Batch>> {
-        self.join_small()?;
-        Ok(self.done)
+    /// The batches that are large enough, taken out.
+    pub(super) fn take_done(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.done)
     }
 
-    fn join_small(&mut self) -> Result<()> {
+    /// Rows that are not among [`Self::take_done`] yet.
+    pub(super) fn small_rows(&self) -> usize {
+        self.small_rows
+    }
+
+    /// Calls everything large enough.
+    pub(super) fn join_small(&mut self) -> Result<()> {
         if !self.small.is_empty() {
             let joined = concat_batches(&self.small)?;
             self.small.clear();

@@ -6,13 +6,12 @@ use datafusion_common::ScalarValue;
 
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::task::{
-    Downstream, Flow, OperatorFactory, Output, QueryContext, SinkFactory, Source, TaskContext,
-};
+use crate::exchange::ExchangeReader;
+use crate::task::{Downstream, Flow, OperatorFactory, Output, SinkFactory, Source, TaskContext};
 
 /// Task `partition` of `partitions`.
 pub fn task(partition: usize, partitions: usize) -> TaskContext {
-    TaskContext { partition, partitions, query: Arc::new(QueryContext::default()) }
+    TaskContext::new(partition, partitions, Arc::default())
 }
 
 /// Keeps what is pushed, and wants `wanted` batches at most.
@@ -50,6 +49,13 @@ pub fn run_sink(factory: &dyn SinkFactory, input: Vec<Batch>) -> Result<Output> 
         }
     }
     sink.finish()
+}
+
+/// The batches of each hash partition of an output; it is empty then.
+pub fn partitions_of(output: &Output) -> Vec<Vec<Batch>> {
+    let exchange = output.exchange.as_ref().expect("the sink exchanges rows");
+    let read = |p| ExchangeReader::new(0, vec![exchange.clone()], p).collect::<Result<Vec<_>>>().unwrap();
+    (0..exchange.partitions()).map(read).collect()
 }
 
 /// All batches of a source.

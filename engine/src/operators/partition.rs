@@ -2,17 +2,20 @@
 //!
 //! Where a row goes is the shuffle's frozen hash, so every task of every exchange agrees. Some batches
 //! are collected first, then put in the order of their partitions with one gather per column: each
-//! partition gets a slice of about a thousand rows or more, not a few rows a batch.
+//! partition gets a slice of about a thousand rows or more, not a few rows a batch. What is large enough
+//! goes to the exchange; told to spill, the sink sends everything there first.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array};
 use dovetail_planner::expr::Expr;
+use dovetail_shuffle::Rows;
 use dovetail_shuffle::partitioner::{EXCHANGE_SEED, hash_columns, partition_of};
 
 use super::collect::{Coalescer, concat_batches, gathered};
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
+use crate::exchange::ExchangeWriter;
 use crate::expr::{CompiledExpr, compile};
 use crate::task::{Flow, Output, QueryContext, Sink, SinkFactory, TaskContext};
 
@@ -20,6 +23,8 @@ use crate::task::{Flow, Output, QueryContext, Sink, SinkFactory, TaskContext};
 const PARTITION_ROWS: usize = 1024;
 /// Rows that wait at most, however many partitions there are.
 const WAITING_ROWS_MAX: usize = 256 * 1024;
+/// What errors and files call the operator.
+const NAME: &str = "hash partitioning";
 
 /// Makes sinks that keep rows in `partitions` partitions by the hash of the keys; without keys, in
 /// partition 0.
@@ -40,14 +45,16 @@ struct PartitionFactory {
 
 impl SinkFactory for PartitionFactory {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>> {
-        let partitions = if self.keys.is_empty() { 1 } else { self.partitions };
+        let used = if self.keys.is_empty() { 1 } else { self.partitions };
         Ok(Box::new(Partition {
             keys: self.keys.iter().map(compile).collect::<Result<_>>()?,
             waiting: vec![],
             waiting_rows: 0,
-            waiting_max: (partitions * PARTITION_ROWS).min(WAITING_ROWS_MAX),
-            done: (0..partitions).map(|_| Coalescer::default()).collect(),
-            partitions: self.partitions,
+            waiting_max: (used * PARTITION_ROWS).min(WAITING_ROWS_MAX),
+            small: (0..used).map(|_| Coalescer::default()).collect(),
+            row_bytes: 0,
+            rows: 0,
+            writer: ExchangeWriter::new(task, NAME, self.partitions),
             query: task.query.clone(),
         }))
     }
@@ -59,54 +66,101 @@ struct Partition {
     waiting: Vec<Batch>,
     waiting_rows: usize,
     waiting_max: usize,
-    /// One for each partition that can get rows.
-    done: Vec<Coalescer>,
-    partitions: usize,
+    /// Joins small batches; one for each partition that can get rows.
+    small: Vec<Coalescer>,
+    /// About the bytes of a row.
+    row_bytes: usize,
+    /// All rows that came.
+    rows: u64,
+    writer: ExchangeWriter,
     query: Arc<QueryContext>,
 }
 
 impl Sink for Partition {
     fn push(&mut self, batch: Batch) -> Result<Flow> {
         self.query.check_cancelled()?;
-        if self.done.len() == 1 {
-            self.done[0].push(&batch)?;
-        } else if batch.rows > 0 {
+        if batch.rows == 0 {
+            return Ok(Flow::Continue);
+        }
+        self.rows += batch.rows as u64;
+        if self.small.len() == 1 {
+            self.small[0].push(&batch)?;
+            self.hand_over()?;
+        } else {
             self.waiting_rows += batch.rows;
             self.waiting.push(gathered(&batch)?);
             if self.waiting_rows >= self.waiting_max {
                 self.distribute()?;
             }
         }
+        if self.row_bytes == 0 {
+            self.row_bytes = rows_of(&batch)?.encoded_bytes().div_ceil(batch.rows);
+        }
+        let small_rows: usize = self.small.iter().map(Coalescer::small_rows).sum();
+        if self.writer.must_spill((self.waiting_rows + small_rows) * self.row_bytes) {
+            self.flush()?;
+            self.writer.spill(0)?;
+        }
         Ok(Flow::Continue)
     }
 
     fn finish(mut self: Box<Self>) -> Result<Output> {
-        if self.waiting_rows > 0 {
-            self.distribute()?;
+        self.flush()?;
+        let written = self.writer.rows();
+        if written != self.rows {
+            return Err(EngineError::internal(format!(
+                "{} rows came to an exchange and {written} were written",
+                self.rows
+            )));
         }
-        let mut partitions = self.done.into_iter().map(Coalescer::finish).collect::<Result<Vec<_>>>()?;
-        partitions.resize(self.partitions, vec![]);
-        Ok(Output { partitions, artifact: None })
+        Ok(Output { exchange: Some(self.writer.finish()?), ..Output::default() })
     }
 }
 
 impl Partition {
+    /// Sends everything to the exchange.
+    fn flush(&mut self) -> Result<()> {
+        if self.waiting_rows > 0 {
+            self.distribute()?;
+        }
+        for small in &mut self.small {
+            small.join_small()?;
+        }
+        self.hand_over()
+    }
+
     /// Sends the waiting rows to their partitions.
     fn distribute(&mut self) -> Result<()> {
         let batch = concat_batches(&std::mem::take(&mut self.waiting))?;
         self.waiting_rows = 0;
         let keys: Vec<ArrayRef> =
             self.keys.iter().map(|k| k.evaluate(&batch)?.values()).collect::<Result<_>>()?;
-        let (order, starts) = by_partition(&hash_columns(&keys, EXCHANGE_SEED), self.done.len());
+        let (order, starts) = by_partition(&hash_columns(&keys, EXCHANGE_SEED), self.small.len());
         let ordered = batch.select(&Arc::new(UInt32Array::from(order))).gathered()?;
-        for (partition, done) in self.done.iter_mut().enumerate() {
+        self.row_bytes = rows_of(&ordered)?.encoded_bytes().div_ceil(ordered.rows);
+        for (partition, small) in self.small.iter_mut().enumerate() {
             let (start, end) = (starts[partition], starts[partition + 1]);
             if end > start {
-                done.push(&ordered.slice(start, end - start))?;
+                small.push(&ordered.slice(start, end - start))?;
+            }
+        }
+        self.hand_over()
+    }
+
+    /// What is large enough goes to the exchange.
+    fn hand_over(&mut self) -> Result<()> {
+        for (partition, small) in self.small.iter_mut().enumerate() {
+            for batch in small.take_done() {
+                self.writer.push(partition, &batch)?;
             }
         }
         Ok(())
     }
+}
+
+fn rows_of(batch: &Batch) -> Result<Rows> {
+    let columns = batch.columns.iter().map(|c| c.values()).collect::<Result<_>>()?;
+    Ok(Rows::new(columns, batch.rows))
 }
 
 /// Row numbers by partition, in order within each, and where each partition starts, with the end behind.
@@ -135,7 +189,7 @@ mod tests {
     use arrow::datatypes::{DataType, UInt32Type};
 
     use super::*;
-    use crate::operators::harness::{Random, rows, run_sink};
+    use crate::operators::harness::{Random, partitions_of, rows, run_sink};
 
     /// `n` rows of a string key in one of two physical forms, and a row number.
     fn batch(n: usize, first: i64, random: &mut Random) -> Batch {
@@ -159,10 +213,11 @@ mod tests {
         for partitions in [1, 3, 16] {
             let factory = sink_factory(&[Expr::column(0, DataType::Utf8View)], partitions).unwrap();
             let output = run_sink(factory.as_ref(), batches.clone()).unwrap();
-            assert_eq!(output.partitions.len(), partitions);
             assert_eq!(output.rows() as usize, total);
+            let found = partitions_of(&output);
+            assert_eq!(found.len(), partitions);
             let mut homes = std::collections::HashMap::new();
-            for (partition, batches) in output.partitions.iter().enumerate() {
+            for (partition, batches) in found.iter().enumerate() {
                 let mut last = -1;
                 for row in rows(batches) {
                     let key = row[0].to_string();
@@ -180,6 +235,6 @@ mod tests {
     fn without_keys_everything_is_in_the_first_partition() {
         let batch = batch(10, 0, &mut Random(1));
         let output = run_sink(sink_factory(&[], 4).unwrap().as_ref(), vec![batch]).unwrap();
-        assert_eq!(output.partitions.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 0, 0]);
+        assert_eq!(partitions_of(&output).iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 0, 0]);
     }
 }

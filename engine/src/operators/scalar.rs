@@ -40,7 +40,7 @@ impl Sink for Scalar {
     }
 
     fn finish(self: Box<Self>) -> Result<Output> {
-        Ok(Output { partitions: vec![self.row.into_iter().collect()], artifact: None })
+        Ok(Output { partitions: vec![self.row.into_iter().collect()], ..Output::default() })
     }
 }
 

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use crate::batch::Batch;
 use crate::catalog::Catalog;
 use crate::error::{EngineError, Result};
+use crate::exchange::ExchangeReader;
 use crate::operators::join::JoinTable;
 use crate::scan::{RuntimeFilter, RuntimeFilters};
 use crate::scheduler::TaskRunner;
@@ -98,15 +99,11 @@ impl QueryRun {
         self.rows(stage).iter().map(|b| b.to_record_batch(schema)).collect()
     }
 
-    /// One hash partition of a stage's outputs, taken: it has one reader.
-    fn take_partition(&self, stage: StageId, partition: usize) -> Vec<Batch> {
-        let mut outputs = self.stages[stage.0 as usize].outputs.lock();
-        outputs
-            .iter_mut()
-            .flatten()
-            .filter_map(|o| o.partitions.get_mut(partition).map(std::mem::take))
-            .flatten()
-            .collect()
+    /// One hash partition of a stage's outputs, for its one reader.
+    fn partition(&self, stage: StageId, partition: usize) -> ExchangeReader {
+        let outputs = self.stages[stage.0 as usize].outputs.lock();
+        let outputs = outputs.iter().flatten().filter_map(|o| o.exchange.clone()).collect();
+        ExchangeReader::new(u64::from(stage.0), outputs, partition)
     }
 
     /// The sorted runs of a stage, one a task, taken.

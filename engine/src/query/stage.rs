@@ -61,6 +61,7 @@ impl StageRuntime {
             let context = TaskContext {
                 partition: partition as usize,
                 partitions: branch.tasks as usize,
+                operator: branch.source_operator,
                 query: query.context.clone(),
             };
             let source = match &branch.source {
@@ -70,9 +71,9 @@ impl StageRuntime {
             let steps = branch
                 .steps
                 .iter()
-                .map(|(factory, id)| Ok((factory.open(&context)?, *id)))
+                .map(|(factory, id)| Ok((factory.open(&context.for_operator(*id))?, *id)))
                 .collect::<Result<Vec<_>>>()?;
-            let sink = self.sink.open(&context)?;
+            let sink = self.sink.open(&context.for_operator(self.sink_operator))?;
             let (source_operator, sink_operator) = (branch.source_operator, self.sink_operator);
             return Ok(Pipeline { source, source_operator, steps, sink, sink_operator });
         }
@@ -169,17 +170,17 @@ fn per_task_source(query: &QueryRun, spec: &SourceSpec, task: &TaskContext) -> R
     let first = task.partition == 0;
     match spec {
         SourceSpec::AggregateFinal { stage, aggregate: a, input_schema } => {
-            aggregate::final_source(a, input_schema, query.take_partition(*stage, task.partition), first)
+            aggregate::final_source(a, input_schema, query.partition(*stage, task.partition), first, task)
         }
         SourceSpec::AggregateSingle { stage, aggregate: a, input_schema } => {
-            aggregate::single_source(a, input_schema, query.take_partition(*stage, task.partition), first)
+            aggregate::single_source(a, input_schema, query.partition(*stage, task.partition), first, task)
         }
         SourceSpec::SortMerge { stage, sort: s } => {
             let schema = &query.graph.stages[stage.0 as usize].work.sink_schema;
             sort::merge_source(s, schema, query.take_runs(*stage))
         }
         SourceSpec::Window { stage, window: w, input_schema } => {
-            window::source(w, input_schema, query.take_partition(*stage, task.partition))
+            window::source(w, input_schema, query.partition(*stage, task.partition), task)
         }
         SourceSpec::Recursive { recursive: r, seed, step } => recursive::source(query, r, seed, step),
         SourceSpec::Scan(_)

@@ -80,7 +80,7 @@ fn run(catalog: &Catalog, table: &Table, ask: &Ask, published: Published) -> Res
     let schema = output_schema(&table.schema, ask);
     let factory = scan_factory(&plan(table, ask), catalog, Arc::new(published), 0)?;
     let query = Arc::new(QueryContext::new(1));
-    let task = TaskContext { partition: 0, partitions: 1, query: query.clone() };
+    let task = TaskContext::new(0, 1, query.clone());
     let mut source = factory.open(&task)?;
     let mut batches = vec![];
     while let Some(batch) = source.next()? {

@@ -11,6 +11,7 @@ use dovetail_planner::sql::{Bound, DropKind};
 use super::{QueryResult, Session, StatementKind, explain};
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
+use crate::memory::readable;
 
 /// Carries out a statement whose names are resolved.
 pub fn execute(session: &Session, bound: Bound, snapshot: &CatalogSnapshot) -> Result<QueryResult> {
@@ -115,6 +116,7 @@ fn show(session: &Session, name: &str) -> Result<QueryResult> {
     let settings = [
         ("threads", session.options.threads.to_string()),
         ("partitions", session.options.partitions.map_or("automatic".into(), |n| n.to_string())),
+        ("memory_limit", readable(session.memory.limit_bytes() as u64)),
         ("scheduler", format!("{:?}", session.options.scheduler).to_lowercase()),
     ];
     let rows: Vec<Vec<String>> = settings

@@ -44,7 +44,10 @@ pub fn explain(
         let bytes = m.bytes_read.load(Ordering::Relaxed);
         let share = if total == 0 { 0.0 } else { 100.0 * nanos as f64 / total as f64 };
         let read = if bytes > 0 { format!(", {:.1} MB read", bytes as f64 / 1e6) } else { String::new() };
-        Some(format!("{rows} rows, {:.1} ms of task time ({share:.0} %){read}", nanos as f64 / 1e6))
+        let bytes = m.bytes_spilled.load(Ordering::Relaxed);
+        let spilled =
+            if bytes > 0 { format!(", {:.1} MB spilled", bytes as f64 / 1e6) } else { String::new() };
+        Some(format!("{rows} rows, {:.1} ms of task time ({share:.0} %){read}{spilled}", nanos as f64 / 1e6))
     };
     let text = explain::query(&planned.query, &note);
     let rows: u64 = ran.batches.iter().map(|b| b.num_rows() as u64).sum();

@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::error::{EngineError, Result};
+use crate::memory::{Governor, MemoryUse, SpillSpace};
 use crate::scheduler::threads::ThreadPool;
 use crate::task::QueryContext;
 
@@ -42,6 +43,8 @@ pub struct Session {
     /// None: the synchronous scheduler.
     pool: Option<ThreadPool>,
     running: Arc<Running>,
+    memory: Governor,
+    spill: SpillSpace,
     /// Does the network I/O of remote tables. Dropped last.
     _runtime: tokio::runtime::Runtime,
 }
@@ -107,8 +110,16 @@ impl Session {
             SchedulerKind::Threads => Some(ThreadPool::new(options.threads)?),
             SchedulerKind::Synchronous => None,
         };
-        let catalog = Arc::new(catalog);
-        Ok(Session { catalog, options, pool, running: Arc::default(), _runtime: runtime })
+        let limit = options.memory_limit.unwrap_or_default();
+        Ok(Session {
+            catalog: Arc::new(catalog),
+            memory: Governor::new(limit.bytes(), options.spill),
+            spill: SpillSpace::open(&options.spill_directories)?,
+            options,
+            pool,
+            running: Arc::default(),
+            _runtime: runtime,
+        })
     }
 
     /// Splits a script into its statements.
@@ -132,6 +143,17 @@ impl Session {
     /// Stops what runs in this session, now or later, when it is told to.
     pub fn cancel_handle(&self) -> CancelHandle {
         CancelHandle(self.running.clone())
+    }
+
+    /// What the session's queries hold at the moment, and have spilled.
+    pub fn memory(&self) -> MemoryUse {
+        MemoryUse {
+            limit_bytes: self.memory.limit_bytes() as u64,
+            used_bytes: self.memory.used_bytes() as u64,
+            peak_bytes: self.memory.peak_bytes() as u64,
+            spilled_bytes: self.memory.spilled_bytes(),
+            spill_files: self.spill.files_alive(),
+        }
     }
 
     /// Tables and views, by name.

@@ -1,5 +1,9 @@
 //! How a session runs its queries.
 
+use dovetail_shuffle::store::SpillDirectory;
+
+use crate::memory::{MemoryLimit, SpillPolicy};
+
 /// Settings of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionOptions {
@@ -8,6 +12,12 @@ pub struct SessionOptions {
     /// Hash partitions of an exchange, and tasks of a stage; none: chosen from `threads`.
     pub partitions: Option<usize>,
     pub scheduler: SchedulerKind,
+    /// What all queries of the session may hold together; none: 80 % of what the machine or the process's
+    /// control group has.
+    pub memory_limit: Option<MemoryLimit>,
+    /// Where to spill, the most preferred first; none: the system's directory for temporary files.
+    pub spill_directories: Vec<SpillDirectory>,
+    pub spill: SpillPolicy,
 }
 
 /// Which driver runs the tasks.
@@ -23,6 +33,13 @@ pub enum SchedulerKind {
 impl Default for SessionOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        SessionOptions { threads, partitions: None, scheduler: SchedulerKind::Threads }
+        SessionOptions {
+            threads,
+            partitions: None,
+            scheduler: SchedulerKind::Threads,
+            memory_limit: None,
+            spill_directories: vec![],
+            spill: SpillPolicy::AtLimit,
+        }
     }
 }

@@ -44,7 +44,11 @@ impl Session {
     /// Runs a planned query.
     pub(super) fn run(&self, planned: &Planned) -> Result<Ran> {
         let Lowered { graph, result, schema } = &planned.lowered;
-        let context = Arc::new(QueryContext::new(planned.query.operator_count()));
+        let context = Arc::new(QueryContext::bounded(
+            planned.query.operator_count(),
+            self.memory.clone(),
+            self.spill.query(),
+        ));
         let _running = self.running.enter(context.clone());
         let graph = Arc::new(graph.clone());
         let run = Arc::new(QueryRun::new(

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
+use crate::exchange::ExchangeOutput;
+use crate::memory::{Governor, QuerySpill, Reservation, SpillSpace};
 
 /// Whether whoever pushes should go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,10 +71,14 @@ pub trait Sink: Send {
 }
 
 /// What one task leaves for later stages.
-#[derive(Default, Clone)]
+#[derive(Default)]
 pub struct Output {
-    /// Batches by output partition; a sink without partitions uses number 0.
+    /// Batches that stay in memory, by output partition; a sink without partitions uses number 0.
     pub partitions: Vec<Vec<Batch>>,
+    /// Rows by hash partition, which may be on disk.
+    pub exchange: Option<Arc<ExchangeOutput>>,
+    /// Memory of what stays there, if it is reserved.
+    pub memory: Option<Reservation>,
     /// Something else that later stages on this process share: a join table.
     pub artifact: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -80,7 +86,8 @@ pub struct Output {
 impl Output {
     /// Rows in all partitions.
     pub fn rows(&self) -> u64 {
-        self.partitions.iter().flatten().map(|b| b.rows as u64).sum()
+        let exchanged = self.exchange.as_ref().map_or(0, |e| (0..e.partitions()).map(|p| e.rows(p)).sum());
+        exchanged + self.partitions.iter().flatten().map(|b| b.rows as u64).sum::<u64>()
     }
 }
 
@@ -91,14 +98,40 @@ pub struct TaskContext {
     pub partition: usize,
     /// Tasks in the branch.
     pub partitions: usize,
+    /// Number of the plan operator that is opened, for its counters.
+    pub operator: u32,
     pub query: Arc<QueryContext>,
 }
 
+impl TaskContext {
+    /// Task `partition` of `partitions` of a query, for an operator that counts nothing.
+    pub fn new(partition: usize, partitions: usize, query: Arc<QueryContext>) -> Self {
+        TaskContext { partition, partitions, operator: u32::MAX, query }
+    }
+
+    /// The same task, for another operator.
+    pub fn for_operator(&self, operator: u32) -> Self {
+        TaskContext { operator, ..self.clone() }
+    }
+
+    /// Notes bytes that the operator has written to disk.
+    pub fn note_spilled(&self, bytes: u64) {
+        self.query.note_spilled(self.operator, bytes);
+    }
+}
+
 /// What all tasks of a query share.
-#[derive(Default)]
 pub struct QueryContext {
     cancelled: AtomicBool,
     pub metrics: Metrics,
+    pub memory: Governor,
+    pub spill: QuerySpill,
+}
+
+impl Default for QueryContext {
+    fn default() -> Self {
+        QueryContext::new(0)
+    }
 }
 
 impl QueryContext {
@@ -124,6 +157,8 @@ pub struct Metrics {
 pub struct OperatorMetrics {
     pub rows_out: AtomicU64,
     pub bytes_read: AtomicU64,
+    /// Written to disk because memory was short.
+    pub bytes_spilled: AtomicU64,
     pub nanos: AtomicU64,
 }
 
@@ -140,8 +175,21 @@ impl Metrics {
 }
 
 impl QueryContext {
-    /// A context with counters for `operators` operators.
+    /// A context with counters for `operators` operators and as much memory as it wants.
     pub fn new(operators: usize) -> Self {
-        QueryContext { cancelled: AtomicBool::new(false), metrics: Metrics::new(operators) }
+        QueryContext::bounded(operators, Governor::unlimited(), SpillSpace::default().query())
+    }
+
+    /// A context with counters for `operators` operators, within a memory limit.
+    pub fn bounded(operators: usize, memory: Governor, spill: QuerySpill) -> Self {
+        QueryContext { cancelled: AtomicBool::new(false), metrics: Metrics::new(operators), memory, spill }
+    }
+
+    /// Notes bytes that an operator has written to disk.
+    pub fn note_spilled(&self, operator: u32, bytes: u64) {
+        self.memory.note_spilled(bytes);
+        if let Some(metrics) = self.metrics.operator(operator) {
+            metrics.bytes_spilled.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 }

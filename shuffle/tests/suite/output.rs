@@ -48,11 +48,7 @@ fn random_output(random: &mut Random, query: &QueryStore) -> (MapOutput, Vec<Vec
         let batch = numbers(start, rows);
         expected[partition].extend(start..start + rows as i64);
         start += rows as i64;
-        if random.below(2) == 0 {
-            writer.push(partition, batch);
-        } else {
-            writer.push_unshared(partition, batch);
-        }
+        writer.push(partition, batch);
         if random.below(8) == 0 {
             let before = writer.spilled().bytes;
             let bytes = writer.spill(query).unwrap();
@@ -105,6 +101,28 @@ fn what_waits_in_memory_is_read_without_a_copy() {
     assert_eq!((output.memory_bytes(), output.rows(0)), (0, 0));
     drop(batch);
     assert_eq!(taken.map(|rows| Arc::strong_count(&rows.unwrap().columns[0])).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn an_output_is_read_batch_by_batch_while_it_is_spilled() {
+    for seed in 0..50 {
+        let (_dir, _store, query) = store(None);
+        let mut random = Random(seed);
+        let (mut output, expected) = random_output(&mut random, &query);
+        for (partition, expected) in expected.iter().enumerate() {
+            let mut found = vec![];
+            while let Some(rows) = output.pop(partition) {
+                found.push(rows);
+                if random.below(10) == 0 {
+                    output.spill(&query).unwrap();
+                }
+            }
+            let segments = (0..).map_while(|n| output.segment(n));
+            found.extend(segments.flat_map(|s| s.read(partition)).map(|rows| rows.unwrap()));
+            assert_eq!(&sorted(found), expected);
+        }
+        assert_eq!(output.memory_bytes(), 0);
+    }
 }
 
 #[test]

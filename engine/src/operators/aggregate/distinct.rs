@@ -27,6 +27,11 @@ struct DistinctSet {
 }
 
 impl DistinctSets {
+    /// Memory of all sets, bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.sets.iter().map(|s| s.table.memory_bytes() + s.found.capacity() * size_of::<u32>()).sum()
+    }
+
     /// The rows, in order, that are the first with their group and arguments, in this batch and all
     /// before it.
     pub(super) fn first_rows(

@@ -10,6 +10,7 @@
 //! - [`group_table`] numbers the groups, [`accumulators`] hold their states.
 //! - [`partial`] flushes its groups when they outgrow the cache, and passes rows through as groups of their
 //!   own when they repeat too little; [`final_stage`] merges what has one key; [`single`] does it at once.
+//! - [`parts`] divides what is too large for the memory, on disk, as often as need be.
 //!
 //! What always holds: a partial batch has the group columns, then the state columns of each accumulator, in
 //! the order of the shape. Both stages derive the same shape from the same plan. Without GROUP BY there is
@@ -24,6 +25,7 @@ mod group_table;
 mod inputs;
 mod ordered;
 mod partial;
+mod parts;
 mod scatter;
 mod shape;
 mod single;
@@ -36,9 +38,9 @@ use dovetail_planner::physical::Aggregate;
 use self::final_stage::FinalLimits;
 use self::partial::{PartialLimits, PartialSinkFactory};
 use self::shape::Shape;
-use crate::batch::Batch;
 use crate::error::Result;
-use crate::task::{SinkFactory, Source};
+use crate::exchange::ExchangeReader;
+use crate::task::{SinkFactory, Source, TaskContext};
 
 /// The sink of the partial stage (`planner::pipeline::Sink::Aggregate`): groups of each task's rows, hash-
 /// partitioned by the group key into `partitions`. Only for an aggregate that is mergeable.
@@ -52,27 +54,29 @@ pub fn partial_sink_factory(
 }
 
 /// The source of the final stage: the rows (group columns, then results of the calls) of one hash
-/// partition, from that partition's batches of all partial tasks.
+/// partition, from that partition of all partial tasks' outputs.
 pub fn final_source(
     aggregate: &Aggregate,
     input_schema: &SchemaRef,
-    batches: Vec<Batch>,
+    input: ExchangeReader,
     is_first_partition: bool,
+    task: &TaskContext,
 ) -> Result<Box<dyn Source>> {
     let shape = Shape::new(aggregate, input_schema)?;
     let limits = FinalLimits::default();
-    Ok(Box::new(final_stage::FinalSource::new(shape, batches, is_first_partition, limits)))
+    Ok(Box::new(final_stage::FinalSource::new(shape, input, is_first_partition, limits, task)))
 }
 
 /// The source of an aggregation in one phase, over the rows of one hash partition of the input.
 pub fn single_source(
     aggregate: &Aggregate,
     input_schema: &SchemaRef,
-    batches: Vec<Batch>,
+    input: ExchangeReader,
     is_first_partition: bool,
+    task: &TaskContext,
 ) -> Result<Box<dyn Source>> {
     let shape = Shape::new(aggregate, input_schema)?;
-    Ok(Box::new(single::SingleSource::new(shape, batches, is_first_partition)))
+    Ok(Box::new(single::SingleSource::new(shape, input, is_first_partition, task)))
 }
 
 /// Whether the aggregate can run in two phases, see [`Aggregate::is_mergeable`].

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, UInt32Array, UInt64Array};
 use arrow::compute::{SortColumn, filter, lexsort_to_indices, take};
 use arrow::datatypes::DataType;
+use dovetail_shuffle::Rows as HeldRows;
+use dovetail_shuffle::memory::HeldMemory;
 
 use super::accumulators::{Accumulator, Rows};
 use super::distinct::DistinctSets;
@@ -16,6 +18,7 @@ use crate::error::Result;
 /// Rows of the ordered units.
 pub(super) struct OrderedRows {
     units: Vec<KeptRows>,
+    held: HeldMemory,
 }
 
 struct KeptRows {
@@ -40,21 +43,32 @@ impl OrderedRows {
                 pieces: vec![vec![]; unit.args.len() + unit.order.len()],
             })
             .collect();
-        OrderedRows { units }
+        OrderedRows { units, held: HeldMemory::default() }
+    }
+
+    /// Memory of what is kept, and of the copies that sorting will make of it, bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let ids: usize = self.units.iter().map(|u| u.ids.capacity() * size_of::<u32>()).sum();
+        2 * (self.held.bytes() + ids)
     }
 
     /// Keeps what the units need of a batch.
     pub(super) fn keep(&mut self, columns: &[Column], rows: &Rows) -> Result<()> {
         for kept in &mut self.units {
             let mask = kept.unit.filter.map(|slot| feed::mask(&columns[slot])).transpose()?;
+            let mut held = vec![];
             let slots = kept.unit.args.iter().copied().chain(kept.unit.order.iter().map(|k| k.slot));
             for (slot, pieces) in slots.zip(&mut kept.pieces) {
                 let values = columns[slot].values()?;
-                pieces.push(match &mask {
+                let piece = match &mask {
                     None => values,
                     Some(mask) => filter(&values, mask)?,
-                });
+                };
+                held.push(piece.clone());
+                pieces.push(piece);
             }
+            let held_rows = held.first().map_or(0, |a| a.len());
+            self.held.add(&HeldRows::new(held, held_rows));
             let passed: Option<Vec<usize>> = mask.as_ref().map(|m| m.values().set_indices().collect());
             kept.rows += passed.as_ref().map_or(rows.rows, Vec::len);
             match (rows.ids, passed) {

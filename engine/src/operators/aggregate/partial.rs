@@ -6,10 +6,14 @@
 //! more rows than groups, pre-aggregating only costs: then rows pass through for a while, each with the
 //! states that it would have as a group of its own. Now and then a table is filled again, because data may
 //! change along the way.
+//!
+//! What has left is in the exchange's hands and counted there; the table and the rows on their way are
+//! reported beside it. Told to spill, the sink writes what has left, and the table too if it is a good part.
 
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
+use dovetail_shuffle::Rows as Spilled;
 
 use super::accumulators::{Accumulator, Rows};
 use super::distinct::DistinctSets;
@@ -19,6 +23,8 @@ use super::scatter::{join_pieces, scatter};
 use super::shape::Shape;
 use crate::batch::{Batch, Column};
 use crate::error::{EngineError, Result};
+use crate::exchange::ExchangeWriter;
+use crate::memory::SpillPolicy;
 use crate::task::{Flow, Output, Sink, SinkFactory, TaskContext};
 
 /// When a task's table is full, and when filling it does not pay.
@@ -54,6 +60,12 @@ impl Default for PartialLimits {
     }
 }
 
+/// A table with less than this part of what has left is not worth a flush when memory is short.
+const TABLE_PART_MIN: usize = 4;
+
+/// What errors and files call the operator.
+const NAME: &str = "aggregation";
+
 /// Rows that are aggregated at a time; larger batches are cut.
 const CHUNK_ROWS: usize = 1 << 14;
 
@@ -83,8 +95,14 @@ impl SinkFactory for PartialSinkFactory {
             rows_in_table: 0,
             half: (0, 0),
             growth: 1,
-            passing: Passing { allowed: !types.is_empty(), rows_left: 0, pending: vec![], pending_rows: 0 },
-            partitions: vec![vec![]; self.partitions],
+            passing: Passing {
+                allowed: !types.is_empty(),
+                rows_left: 0,
+                pending: vec![],
+                pending_rows: 0,
+                pending_bytes: 0,
+            },
+            writer: ExchangeWriter::new(task, NAME, self.partitions),
             shape: self.shape.clone(),
             limits: self.limits,
             task: task.clone(),
@@ -107,7 +125,7 @@ struct PartialSink {
     /// How many times as large as usual the table may be: 1 at first, 0 after it has grown in vain.
     growth: usize,
     passing: Passing,
-    partitions: Vec<Vec<Batch>>,
+    writer: ExchangeWriter,
 }
 
 /// Rows on their way through without aggregation.
@@ -119,6 +137,7 @@ struct Passing {
     /// Pieces of partial columns, by batch; all batches have the same types.
     pending: Vec<Vec<ArrayRef>>,
     pending_rows: usize,
+    pending_bytes: usize,
 }
 
 impl Sink for PartialSink {
@@ -131,6 +150,7 @@ impl Sink for PartialSink {
             if self.passing.rows_left == 0 || !self.pass(&columns, rows)? {
                 self.aggregate(&columns, rows)?;
             }
+            self.report()?;
         }
         Ok(Flow::Continue)
     }
@@ -138,11 +158,28 @@ impl Sink for PartialSink {
     fn finish(mut self: Box<Self>) -> Result<Output> {
         self.flush_table()?;
         self.flush_pending()?;
-        Ok(Output { partitions: self.partitions, artifact: None })
+        Ok(Output { exchange: Some(self.writer.finish()?), ..Output::default() })
     }
 }
 
 impl PartialSink {
+    /// Tells the governor what is held, and spills if it says so.
+    fn report(&mut self) -> Result<()> {
+        let table = self.table.as_ref().map_or(0, GroupTable::memory_bytes);
+        let table = table + self.accumulators.iter().map(|a| a.memory_bytes()).sum::<usize>();
+        let beside = table + self.passing.pending_bytes;
+        if !self.writer.must_spill(beside) {
+            return Ok(());
+        }
+        self.flush_pending()?;
+        let always = self.task.query.memory.policy() == SpillPolicy::Always;
+        if always || table * TABLE_PART_MIN >= self.writer.memory_bytes() {
+            self.flush_table()?;
+            return self.writer.spill(0);
+        }
+        self.writer.spill(table)
+    }
+
     fn aggregate(&mut self, columns: &[Column], rows: usize) -> Result<()> {
         self.rows_in_table += rows;
         let groups = match &mut self.table {
@@ -208,7 +245,7 @@ impl PartialSink {
         for accumulator in &mut self.accumulators {
             columns.extend(accumulator.take_states(groups)?);
         }
-        scatter(&columns, keys, groups, &mut self.partitions)
+        scatter(&columns, keys, groups, &mut self.writer)
     }
 
     /// Rows leave as partial rows of their own; false if they cannot.
@@ -233,6 +270,7 @@ impl PartialSink {
         if !self.passing.pending.first().is_none_or(same_types) {
             self.flush_pending()?;
         }
+        self.passing.pending_bytes += Spilled::new(piece.clone(), rows).encoded_bytes();
         self.passing.pending.push(piece);
         self.passing.pending_rows += rows;
         self.passing.rows_left = self.passing.rows_left.saturating_sub(rows);
@@ -245,6 +283,7 @@ impl PartialSink {
     fn flush_pending(&mut self) -> Result<()> {
         let pieces = std::mem::take(&mut self.passing.pending);
         let rows = std::mem::take(&mut self.passing.pending_rows);
+        self.passing.pending_bytes = 0;
         let Some(first) = pieces.first() else { return Ok(()) };
         let columns = (0..first.len())
             .map(|column| {
@@ -252,7 +291,7 @@ impl PartialSink {
                 join_pieces(&parts)
             })
             .collect::<Result<Vec<_>>>()?;
-        scatter(&columns, self.shape.keys.len(), rows, &mut self.partitions)
+        scatter(&columns, self.shape.keys.len(), rows, &mut self.writer)
     }
 }
 

@@ -15,60 +15,70 @@ use dovetail_shuffle::partitioner::{EXCHANGE_SEED, hash_columns_into, partition_
 
 use crate::batch::{Batch, Column, concat_arrays};
 use crate::error::Result;
+use crate::exchange::ExchangeWriter;
 
-/// Most parts that a partition is taken in; a power of two.
+/// Most parts that a partition, or a part of one, is taken in; a power of two.
 pub(super) const PARTS_MAX: usize = 64;
+/// How often a part can be taken in parts: each time uses other bits of the hash, as long as there are any.
+pub(super) const DEPTH_MAX: u32 = 5;
 /// Fewer rows are not worth an order by part.
 const PARTS_ROWS_MIN: usize = 4096;
 
-/// The part, `0..parts`, of a hash. `parts` is a power of two of at least 2.
+/// The part, `0..parts`, of a hash, at a depth below [`DEPTH_MAX`]. `parts` is a power of two from 2 to
+/// [`PARTS_MAX`].
 #[inline(always)]
-fn part_of(hash: u64, parts: usize) -> usize {
-    ((hash as u32) >> (32 - parts.trailing_zeros())) as usize
+fn part_of(hash: u64, parts: usize, depth: u32) -> usize {
+    ((hash as u32) << (depth * PARTS_MAX.trailing_zeros()) >> (32 - parts.trailing_zeros())) as usize
 }
 
-/// Appends rows to the partitions of their first `keys` columns; without keys, to partition 0.
+/// Writes rows to the partitions of their first `keys` columns; without keys, to partition 0.
 pub(super) fn scatter(
     columns: &[ArrayRef],
     keys: usize,
     rows: usize,
-    partitions: &mut [Vec<Batch>],
+    writer: &mut ExchangeWriter,
 ) -> Result<()> {
     if rows == 0 {
         return Ok(());
     }
     if keys == 0 {
-        partitions[0].push(Batch::from_arrays(columns.to_vec(), rows));
-        return Ok(());
+        return writer.push(0, &Batch::from_arrays(columns.to_vec(), rows));
     }
+    let partitions = writer.partitions();
     let mut hashes = vec![];
     hash_columns_into(&columns[..keys], EXCHANGE_SEED, &mut hashes);
     let parts = if rows < PARTS_ROWS_MIN { 1 } else { PARTS_MAX };
     let (order, ends) = match parts {
-        1 => order_by(&hashes, partitions.len(), |hash| partition_of(hash, partitions.len())),
-        _ => order_by(&hashes, partitions.len() * parts, |hash| {
-            partition_of(hash, partitions.len()) * parts + part_of(hash, parts)
+        1 => order_by(&hashes, partitions, |hash| partition_of(hash, partitions)),
+        _ => order_by(&hashes, partitions * parts, |hash| {
+            partition_of(hash, partitions) * parts + part_of(hash, parts, 0)
         }),
     };
     let whole = reordered(columns, order)?;
     let mut start = 0;
-    for (partition, batches) in partitions.iter_mut().enumerate() {
+    for partition in 0..partitions {
         let end = ends[(partition + 1) * parts - 1];
         if end > start {
-            batches.push(whole.slice(start, end - start));
+            writer.push(partition, &whole.slice(start, end - start))?;
         }
         start = end;
     }
     Ok(())
 }
 
-/// A batch whose rows are in the order of their parts, and where each part ends.
-pub(super) fn split(batch: Batch, keys: usize, parts: usize) -> Result<(Batch, Vec<usize>)> {
-    let key_columns = batch.columns[..keys].iter().map(Column::values).collect::<Result<Vec<_>>>()?;
+/// A batch whose rows are in the order of their parts, and where each part ends. The keys may be columns of
+/// the batch or computed from them.
+pub(super) fn split(
+    batch: Batch,
+    keys: &[ArrayRef],
+    parts: usize,
+    depth: u32,
+) -> Result<(Batch, Vec<usize>)> {
     let mut hashes = vec![];
-    hash_columns_into(&key_columns, EXCHANGE_SEED, &mut hashes);
-    let sorted = hashes.windows(2).all(|pair| part_of(pair[0], parts) <= part_of(pair[1], parts));
-    let (order, ends) = order_by(&hashes, parts, |hash| part_of(hash, parts));
+    hash_columns_into(keys, EXCHANGE_SEED, &mut hashes);
+    let part = |hash| part_of(hash, parts, depth);
+    let sorted = hashes.windows(2).all(|pair| part(pair[0]) <= part(pair[1]));
+    let (order, ends) = order_by(&hashes, parts, part);
     if sorted {
         return Ok((batch, ends));
     }
@@ -141,32 +151,39 @@ mod tests {
     use arrow::array::{Int64Array, StringViewArray};
     use dovetail_shuffle::partitioner::hash_columns;
 
+    use crate::operators::harness::partitions_of;
+    use crate::task::{Output, TaskContext};
+
     #[test]
     fn every_row_goes_where_its_hash_says() {
         let rows = 20_000;
         let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
         let texts: ArrayRef =
             Arc::new(StringViewArray::from_iter_values((0..rows).map(|i| format!("the text of row {i}"))));
-        let mut partitions = vec![vec![]; 5];
-        scatter(&[keys, texts], 1, rows as usize, &mut partitions).unwrap();
+        let mut writer = ExchangeWriter::new(&TaskContext::new(0, 1, Arc::default()), "test", 5);
+        scatter(&[keys, texts], 1, rows as usize, &mut writer).unwrap();
+        let output = Output { exchange: Some(writer.finish().unwrap()), ..Output::default() };
         let mut seen = vec![];
-        for (number, batches) in partitions.into_iter().enumerate() {
+        for (number, batches) in partitions_of(&output).into_iter().enumerate() {
             for batch in batches {
-                let (batch, ends) = split(batch, 1, 8).unwrap();
-                assert_eq!(ends.last(), Some(&batch.rows));
-                let keys = batch.columns[0].values().unwrap();
-                let texts = batch.columns[1].values().unwrap();
-                let hashes = hash_columns(std::slice::from_ref(&keys), EXCHANGE_SEED);
-                let keys = keys.as_primitive::<arrow::array::types::Int64Type>();
-                for (row, &hash) in hashes.iter().enumerate() {
-                    assert_eq!(partition_of(hash, 5), number);
-                    let part = ends.iter().position(|end| row < *end).unwrap();
-                    assert_eq!(part_of(hash, 8), part);
-                    assert_eq!(
-                        texts.as_string_view().value(row),
-                        format!("the text of row {}", keys.value(row))
-                    );
-                    seen.push(keys.value(row));
+                for depth in [1, DEPTH_MAX - 1, 0] {
+                    let keys = batch.columns[0].values().unwrap();
+                    let (batch, ends) = split(batch.clone(), &[keys], 8, depth).unwrap();
+                    assert_eq!(ends.last(), Some(&batch.rows));
+                    let keys = batch.columns[0].values().unwrap();
+                    let texts = batch.columns[1].values().unwrap();
+                    let hashes = hash_columns(std::slice::from_ref(&keys), EXCHANGE_SEED);
+                    let keys = keys.as_primitive::<arrow::array::types::Int64Type>();
+                    for (row, &hash) in hashes.iter().enumerate() {
+                        assert_eq!(partition_of(hash, 5), number);
+                        let part = ends.iter().position(|end| row < *end).unwrap();
+                        assert_eq!(part_of(hash, 8, depth), part);
+                        assert_eq!(
+                            texts.as_string_view().value(row),
+                            format!("the text of row {}", keys.value(row))
+                        );
+                        seen.extend((depth == 0).then_some(keys.value(row)));
+                    }
                 }
             }
         }

@@ -19,6 +19,7 @@ use super::table::{KeyTable, NO_CODE};
 use crate::batch::{Batch, Column};
 use crate::error::Result;
 use crate::expr::{CompiledExpr, compile};
+use crate::memory::HeldBatches;
 use crate::scan::runtime_filter::RuntimeFilter;
 use crate::task::{Flow, Output, Sink, SinkFactory, TaskContext};
 
@@ -33,7 +34,7 @@ struct BuildFactory {
 }
 
 impl SinkFactory for BuildFactory {
-    fn open(&self, _task: &TaskContext) -> Result<Box<dyn Sink>> {
+    fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>> {
         let mut kept = build_columns_read(&self.join, self.schema.fields().len());
         let mut keys = vec![];
         for (_, build) in &self.join.keys {
@@ -59,6 +60,7 @@ impl SinkFactory for BuildFactory {
             keys,
             batches: vec![],
             rows: 0,
+            held: HeldBatches::new(task, "the build side of a join"),
         }))
     }
 }
@@ -102,6 +104,7 @@ struct BuildSink {
     /// The columns kept, then the computed keys.
     batches: Vec<Batch>,
     rows: usize,
+    held: HeldBatches,
 }
 
 impl Sink for BuildSink {
@@ -120,7 +123,9 @@ impl Sink for BuildSink {
                 columns.push(Column::new(expr.evaluate(&batch)?.values()?));
             }
         }
-        self.batches.push(Batch { columns, rows: batch.rows });
+        let batch = Batch { columns, rows: batch.rows };
+        self.held.add(&batch)?;
+        self.batches.push(batch);
         Ok(Flow::Continue)
     }
 
@@ -146,7 +151,8 @@ impl Sink for BuildSink {
             .collect();
         let columns = Arc::new(columns);
         let table = JoinTable { coder, table, columns, has_null_key, has_codes, runtime_filters };
-        Ok(Output { partitions: vec![], artifact: Some(Arc::new(table)) })
+        let memory = Some(self.held.become_bytes(table.memory_bytes())?);
+        Ok(Output { artifact: Some(Arc::new(table)), memory, ..Output::default() })
     }
 }
 

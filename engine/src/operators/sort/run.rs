@@ -9,6 +9,7 @@ use dovetail_planner::physical::SortKey;
 use super::SortKeys;
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::memory::HeldBatches;
 use crate::operators::collect::Coalescer;
 use crate::task::{Flow, Output, QueryContext, Sink, SinkFactory, TaskContext};
 
@@ -24,7 +25,8 @@ struct RunFactory {
 impl SinkFactory for RunFactory {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>> {
         let keys = SortKeys::new(&self.keys, self.width)?;
-        Ok(Box::new(Run { keys, rows: Coalescer::default(), query: task.query.clone() }))
+        let held = HeldBatches::new(task, "a sort");
+        Ok(Box::new(Run { keys, rows: Coalescer::default(), done: vec![], held, query: task.query.clone() }))
     }
 }
 
@@ -32,7 +34,20 @@ struct Run {
     keys: SortKeys,
     /// Extended batches.
     rows: Coalescer,
+    /// Those of them that are large enough.
+    done: Vec<Batch>,
+    held: HeldBatches,
     query: Arc<QueryContext>,
+}
+
+impl Run {
+    fn take_done(&mut self) -> Result<()> {
+        for batch in self.rows.take_done() {
+            self.held.add(&batch)?;
+            self.done.push(batch);
+        }
+        Ok(())
+    }
 }
 
 impl Sink for Run {
@@ -40,17 +55,21 @@ impl Sink for Run {
         if batch.rows > 0 {
             self.query.check_cancelled()?;
             self.rows.push(&self.keys.extend(&batch)?)?;
+            self.take_done()?;
         }
         Ok(Flow::Continue)
     }
 
-    fn finish(self: Box<Self>) -> Result<Output> {
-        let extended = self.rows.finish()?;
+    fn finish(mut self: Box<Self>) -> Result<Output> {
+        self.rows.join_small()?;
+        self.take_done()?;
+        let extended = self.done;
         if extended.is_empty() {
-            return Ok(Output { partitions: vec![vec![]], artifact: None });
+            return Ok(Output { partitions: vec![vec![]], ..Output::default() });
         }
         self.query.check_cancelled()?;
         let sorted = self.keys.sort(extended, None)?;
-        Ok(Output { partitions: vec![self.keys.run_of(sorted)], artifact: None })
+        let memory = Some(self.held.become_bytes(sorted.memory_bytes())?);
+        Ok(Output { partitions: vec![self.keys.run_of(sorted)], memory, ..Output::default() })
     }
 }

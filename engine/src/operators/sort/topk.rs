@@ -108,7 +108,7 @@ impl Sink for TopK {
             let sorted = self.candidates.remove(0);
             run = self.keys.run_of(sorted);
         }
-        Ok(Output { partitions: vec![run], artifact: None })
+        Ok(Output { partitions: vec![run], ..Output::default() })
     }
 }
 

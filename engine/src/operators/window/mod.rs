@@ -37,12 +37,19 @@ use super::sort::argsort::sort_rows;
 use super::sort::keys::Key;
 use crate::batch::{BATCH_ROWS, Batch, Column};
 use crate::error::{EngineError, Result};
+use crate::exchange::ExchangeReader;
 use crate::expr::compile;
-use crate::task::Source;
+use crate::memory::{HeldBatches, Reservation};
+use crate::task::{Source, TaskContext};
 
 /// The rows of one hash partition with the calls' columns behind their own, in the order of the
 /// partitions and within them of ORDER BY.
-pub fn source(window: &Window, input_schema: &SchemaRef, batches: Vec<Batch>) -> Result<Box<dyn Source>> {
+pub fn source(
+    window: &Window,
+    input_schema: &SchemaRef,
+    input: ExchangeReader,
+    task: &TaskContext,
+) -> Result<Box<dyn Source>> {
     for call in &window.calls {
         check(call)?;
     }
@@ -50,7 +57,9 @@ pub fn source(window: &Window, input_schema: &SchemaRef, batches: Vec<Batch>) ->
     Ok(Box::new(WindowSource {
         window,
         width: input_schema.fields().len(),
-        input: batches,
+        input: Some(input),
+        held: Some(HeldBatches::new(task, "a window function")),
+        reserved: None,
         output: None,
         next: 0,
     }))
@@ -74,7 +83,10 @@ fn check(call: &WindowCall) -> Result<()> {
 struct WindowSource {
     window: Window,
     width: usize,
-    input: Vec<Batch>,
+    input: Option<ExchangeReader>,
+    held: Option<HeldBatches>,
+    /// The output's memory.
+    reserved: Option<Reservation>,
     /// Made when the first batch is asked for.
     output: Option<Batch>,
     /// First row of the output's next batch.
@@ -86,7 +98,17 @@ impl Source for WindowSource {
         let output = match &self.output {
             Some(output) => output,
             None => {
-                let output = evaluate(&self.window, self.width, std::mem::take(&mut self.input))?;
+                let mut input = vec![];
+                for batch in self.input.take().into_iter().flatten() {
+                    let batch = batch?;
+                    if let Some(held) = &mut self.held {
+                        held.add(&batch)?;
+                    }
+                    input.push(batch);
+                }
+                let output = evaluate(&self.window, self.width, input)?;
+                let bytes = output.memory_bytes();
+                self.reserved = self.held.take().map(|h| h.become_bytes(bytes)).transpose()?;
                 self.output.insert(output)
             }
         };

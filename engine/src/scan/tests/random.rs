@@ -153,7 +153,7 @@ fn no_columns_still_count() {
     scan.columns = vec![];
     let factory = scan_factory(&scan, &catalog, Arc::new(Published::default()), 0).unwrap();
     let query = Arc::new(QueryContext::new(1));
-    let mut source = factory.open(&TaskContext { partition: 0, partitions: 1, query }).unwrap();
+    let mut source = factory.open(&TaskContext::new(0, 1, query)).unwrap();
     let mut rows = 0;
     while let Some(batch) = source.next().unwrap() {
         assert!(batch.columns.is_empty());
@@ -178,7 +178,7 @@ fn tasks_share_the_work() {
     let rows: usize = std::thread::scope(|scope| {
         let tasks: Vec<_> = (0..3)
             .map(|partition| {
-                let task = TaskContext { partition, partitions: 3, query: query.clone() };
+                let task = TaskContext::new(partition, 3, query.clone());
                 let factory = factory.clone();
                 scope.spawn(move || {
                     let mut source = factory.open(&task).unwrap();
@@ -190,8 +190,7 @@ fn tasks_share_the_work() {
     });
     assert_eq!(rows, 20_000);
     query.cancel();
-    let error =
-        factory.open(&TaskContext { partition: 0, partitions: 1, query }).unwrap().next().err().unwrap();
+    let error = factory.open(&TaskContext::new(0, 1, query)).unwrap().next().err().unwrap();
     assert!(matches!(error, crate::EngineError::Cancelled));
 }
 

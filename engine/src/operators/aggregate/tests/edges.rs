@@ -53,7 +53,10 @@ fn no_rows() {
 fn only_the_first_partition_answers_without_keys() {
     let (schema, batches, column) = one_column(vec![], DataType::Int64);
     let aggregate = Aggregate { group_by: vec![], calls: vec![call("count", vec![column])] };
-    let rows = |first| drain(&aggregate, single_source(&aggregate, &schema, batches.clone(), first).unwrap());
+    let rows = |first| {
+        let input = ExchangeReader::of_batches(batches.clone());
+        drain(&aggregate, single_source(&aggregate, &schema, input, first, &context()).unwrap())
+    };
     assert_eq!(rows(true).unwrap().len(), 1);
     assert!(rows(false).unwrap().is_empty());
 }
@@ -121,7 +124,8 @@ fn results_leave_in_batches() {
     let (schema, batches, column) =
         one_column(vec![Arc::new(Int64Array::from_iter_values(0..20_000))], DataType::Int64);
     let aggregate = Aggregate { group_by: vec![column.clone()], calls: vec![call("sum", vec![column])] };
-    let mut source = single_source(&aggregate, &schema, batches, true).unwrap();
+    let mut source =
+        single_source(&aggregate, &schema, ExchangeReader::of_batches(batches), true, &context()).unwrap();
     let mut sizes = vec![];
     while let Some(batch) = source.next().unwrap() {
         sizes.push(batch.rows);

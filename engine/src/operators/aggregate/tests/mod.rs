@@ -20,14 +20,24 @@ use super::shape::Shape;
 use super::single_source;
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::exchange::ExchangeReader;
 use crate::functions as library;
+use crate::memory::{Governor, SpillPolicy, SpillSpace};
 use crate::task::{QueryContext, SinkFactory, Source, TaskContext};
 
 /// A result row.
 type Row = Vec<ScalarValue>;
 
+/// A task with memory in abundance.
 fn context() -> TaskContext {
-    TaskContext { partition: 0, partitions: 1, query: Arc::new(QueryContext::default()) }
+    TaskContext::new(0, 1, Arc::default())
+}
+
+/// A task that spills whatever can be spilled.
+fn spilling() -> TaskContext {
+    let governor = Governor::new(u64::MAX, SpillPolicy::Always);
+    let query = QueryContext::bounded(0, governor, SpillSpace::default().query());
+    TaskContext::new(0, 1, Arc::new(query))
 }
 
 /// A call without anything special; the type of the result is the library's.
@@ -49,8 +59,46 @@ fn ascending(expr: Expr) -> SortKey {
     SortKey { expr, descending: false, nulls_first: false }
 }
 
-/// Partial tasks over a part of the batches each, then the final stage.
+/// Partial tasks over a part of the batches each, then the final stage; the same when everything spills.
 fn two_phases(
+    aggregate: &Aggregate,
+    schema: &SchemaRef,
+    batches: &[Batch],
+    tasks: usize,
+    partitions: usize,
+    limits: PartialLimits,
+) -> Result<Vec<Row>> {
+    let found = two_phases_in(&context(), aggregate, schema, batches, tasks, partitions, limits);
+    let task = spilling();
+    let spilled = two_phases_in(&task, aggregate, schema, batches, tasks, partitions, limits);
+    check_spilled(&task, aggregate, &found, spilled, batches);
+    found
+}
+
+/// Both ways give the same, and the second has spilled.
+fn check_spilled(
+    task: &TaskContext,
+    aggregate: &Aggregate,
+    found: &Result<Vec<Row>>,
+    spilled: Result<Vec<Row>>,
+    batches: &[Batch],
+) {
+    match (found, spilled) {
+        (Ok(found), Ok(spilled)) => {
+            assert_same(spilled, found.clone(), aggregate.group_by.len(), "spilled");
+            // One group alone is never divided.
+            if batches.iter().any(|b| b.rows > 0) && found.len() > 1 {
+                assert!(task.query.memory.spilled_bytes() > 0);
+            }
+        }
+        (Err(found), Err(spilled)) => assert_eq!(found.to_string(), spilled.to_string()),
+        (found, spilled) => panic!("{found:?} in memory, {spilled:?} when everything spills"),
+    }
+    assert_eq!(task.query.memory.used_bytes(), 0);
+}
+
+fn two_phases_in(
+    task: &TaskContext,
     aggregate: &Aggregate,
     schema: &SchemaRef,
     batches: &[Batch],
@@ -60,27 +108,35 @@ fn two_phases(
 ) -> Result<Vec<Row>> {
     let shape = Shape::new(aggregate, schema)?;
     let factory = PartialSinkFactory::new(shape.clone(), partitions, limits)?;
-    let mut outputs: Vec<Vec<Batch>> = vec![vec![]; partitions];
-    for task in 0..tasks {
-        let mut sink = factory.open(&context())?;
-        for batch in batches.iter().skip(task).step_by(tasks) {
+    let mut outputs = vec![];
+    for number in 0..tasks {
+        let mut sink = factory.open(task)?;
+        for batch in batches.iter().skip(number).step_by(tasks) {
             sink.push(batch.clone())?;
         }
-        for (all, own) in outputs.iter_mut().zip(sink.finish()?.partitions) {
-            all.extend(own);
-        }
+        outputs.extend(sink.finish()?.exchange);
     }
     let mut rows = vec![];
-    for (partition, batches) in outputs.into_iter().enumerate() {
+    for partition in 0..partitions {
+        let input = ExchangeReader::new(0, outputs.clone(), partition);
         let limits = FinalLimits { groups_max: limits.groups_max, part_rows: limits.groups_max };
-        let source = FinalSource::new(shape.clone(), batches, partition == 0, limits);
+        let source = FinalSource::new(shape.clone(), input, partition == 0, limits, task);
         rows.extend(drain(aggregate, Box::new(source))?);
     }
     Ok(rows)
 }
 
+/// In one phase; the same when everything spills.
 fn single(aggregate: &Aggregate, schema: &SchemaRef, batches: &[Batch]) -> Result<Vec<Row>> {
-    drain(aggregate, single_source(aggregate, schema, batches.to_vec(), true)?)
+    let run = |task: &TaskContext| {
+        let input = ExchangeReader::of_batches(batches.to_vec());
+        drain(aggregate, single_source(aggregate, schema, input, true, task)?)
+    };
+    let (found, task) = (run(&context()), spilling());
+    // Fewer than two batches are done when there would be a reason to spill.
+    let enough = if batches.len() > 2 { batches } else { &[] };
+    check_spilled(&task, aggregate, &found, run(&task), enough);
+    found
 }
 
 /// A source's rows in logical types.

@@ -10,7 +10,7 @@ use super::super::{JoinTable, build_sink_factory, nested_loop_factory, probe_fac
 use super::reference::Row;
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::task::{Downstream, Flow, OperatorFactory, QueryContext, TaskContext};
+use crate::task::{Downstream, Flow, OperatorFactory, TaskContext};
 
 #[derive(Default)]
 pub struct Collected {
@@ -29,7 +29,7 @@ impl Downstream for Collected {
 }
 
 pub fn task(partition: usize, partitions: usize) -> TaskContext {
-    TaskContext { partition, partitions, query: Arc::new(QueryContext::default()) }
+    TaskContext::new(partition, partitions, Arc::default())
 }
 
 pub fn build(join: &HashJoin, schema: &SchemaRef, batches: Vec<Batch>) -> Arc<JoinTable> {

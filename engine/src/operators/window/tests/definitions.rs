@@ -11,7 +11,8 @@ use dovetail_planner::physical::{FrameBound, FrameUnits, SortKey, Window, Window
 
 use super::super::source;
 use crate::batch::Batch;
-use crate::operators::harness::{Random, drain, rows};
+use crate::exchange::ExchangeReader;
+use crate::operators::harness::{Random, drain, rows, task};
 
 pub(super) const PARTITION: usize = 0;
 pub(super) const ORDER: usize = 1;
@@ -311,7 +312,11 @@ fn found(value: &ScalarValue) -> String {
 /// Runs the window and holds every value against its definition.
 pub(super) fn verify(window: &Window, order: &DataType, n: usize, seed: u64) {
     let schema = schema(order);
-    let output = drain(source(window, &schema, input(n, order, &mut Random(seed))).unwrap()).unwrap();
+    let output = drain(
+        source(window, &schema, ExchangeReader::of_batches(input(n, order, &mut Random(seed))), &task(0, 1))
+            .unwrap(),
+    )
+    .unwrap();
     assert_eq!(output.iter().map(|b| b.rows).sum::<usize>(), n);
     for (i, call) in window.calls.iter().enumerate() {
         assert!(output.iter().all(|b| b.columns[COLUMNS + i].data_type() == call.output.data_type()));

@@ -14,7 +14,8 @@ use self::definitions::*;
 use super::source;
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::operators::harness::{Random, drain, rows};
+use crate::exchange::ExchangeReader;
+use crate::operators::harness::{Random, drain, rows, task};
 
 fn column(index: usize) -> Expr {
     Expr::column(index, schema(&DataType::Int64).field(index).data_type().clone())
@@ -231,8 +232,16 @@ fn months_and_hours_around_dates() {
             calls: vec![call("count", vec![int(1)], DataType::Int64, &frame)],
         };
         let schema = Arc::new(Schema::new(vec![Field::new("d", DataType::Date32, true)]));
-        let output =
-            drain(source(&window, &schema, vec![Batch::from_arrays(vec![dates], 5)]).unwrap()).unwrap();
+        let output = drain(
+            source(
+                &window,
+                &schema,
+                ExchangeReader::of_batches(vec![Batch::from_arrays(vec![dates], 5)]),
+                &task(0, 1),
+            )
+            .unwrap(),
+        )
+        .unwrap();
         rows(&output).into_iter().map(|r| r[1].to_string()).collect()
     };
     assert_eq!(count(IntervalMonthDayNano::new(1, 0, 0)), ["1", "2", "3", "3", "3"]);
@@ -247,7 +256,7 @@ fn sum_of(values: Vec<i64>, frame: &WindowFrame) -> Result<Vec<String>> {
     let window = Window { partition_by: vec![], order_by: vec![], calls };
     let rows_in = values.len();
     let batch = Batch::from_arrays(vec![Arc::new(Int64Array::from(values))], rows_in);
-    let output = drain(source(&window, &schema, vec![batch])?)?;
+    let output = drain(source(&window, &schema, ExchangeReader::of_batches(vec![batch]), &task(0, 1))?)?;
     Ok(rows(&output).into_iter().map(|r| r[1].to_string()).collect())
 }
 
@@ -272,9 +281,19 @@ fn no_rows_and_refusals() {
         order_by: vec![],
         calls: vec![call("rank", vec![], DataType::UInt64, &whole())],
     };
-    assert!(drain(source(&window, &schema, vec![]).unwrap()).unwrap().is_empty());
+    assert!(
+        drain(source(&window, &schema, ExchangeReader::of_batches(vec![]), &task(0, 1)).unwrap())
+            .unwrap()
+            .is_empty()
+    );
     window.calls[0].distinct = true;
-    assert!(source(&window, &schema, vec![]).err().unwrap().to_string().starts_with("DISTINCT with"));
+    assert!(
+        source(&window, &schema, ExchangeReader::of_batches(vec![]), &task(0, 1))
+            .err()
+            .unwrap()
+            .to_string()
+            .starts_with("DISTINCT with")
+    );
 
     let negative = FrameBound::Preceding(Literal(ScalarValue::Int64(Some(-1))));
     for (units, message) in
@@ -287,7 +306,9 @@ fn no_rows_and_refusals() {
             calls: vec![call("count", vec![int(1)], DataType::Int64, &frame)],
         };
         let input = input(5, &DataType::Int64, &mut Random(1));
-        let error = drain(source(&window, &schema, input).unwrap()).unwrap_err().to_string();
+        let error = drain(source(&window, &schema, ExchangeReader::of_batches(input), &task(0, 1)).unwrap())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(message), "{error}");
     }
 }

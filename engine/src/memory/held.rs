@@ -1,0 +1,48 @@
+//! Batches that an operator keeps in memory and cannot spill.
+
+use dovetail_shuffle::Rows;
+use dovetail_shuffle::memory::HeldMemory;
+
+use super::Reservation;
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::task::TaskContext;
+
+/// Counts what batches hold, buffers that they share once, and reserves it.
+pub struct HeldBatches {
+    held: HeldMemory,
+    reservation: Reservation,
+}
+
+impl HeldBatches {
+    /// Nothing yet, for an operator of a name that a user knows.
+    pub fn new(task: &TaskContext, operator: &'static str) -> Self {
+        HeldBatches { held: HeldMemory::default(), reservation: task.query.memory.reserve(operator) }
+    }
+
+    /// Counts a batch that is kept from now on.
+    ///
+    /// # Errors
+    /// It does not fit the memory limit.
+    pub fn add(&mut self, batch: &Batch) -> Result<()> {
+        for column in &batch.columns {
+            let base = column.base();
+            self.held.add(&Rows::new(vec![base.clone()], base.len()));
+        }
+        self.reservation.resize_firm(self.held.bytes())
+    }
+
+    /// Bytes of the batches.
+    pub fn bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
+    /// Something else is there now instead of the batches, of so many bytes.
+    ///
+    /// # Errors
+    /// It does not fit the memory limit.
+    pub fn become_bytes(mut self, bytes: usize) -> Result<Reservation> {
+        self.reservation.resize_firm(bytes)?;
+        Ok(self.reservation)
+    }
+}
