@@ -9,7 +9,9 @@ use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use dovetail_engine::Result;
 use dovetail_engine::batch::{BATCH_ROWS, Batch};
-use dovetail_engine::operators::join::{JoinTable, build_sink_factory, probe_factory};
+use dovetail_engine::operators::join::{
+    BuildSide, JoinTable, build_rows_factory, build_sink_factory, probe_factory,
+};
 use dovetail_engine::task::{Downstream, Flow, TaskContext};
 use dovetail_planner::expr::Expr;
 use dovetail_planner::physical::{HashJoin, JoinKind};
@@ -67,13 +69,18 @@ fn measure(rows: u64, name: &str, key: KeyOf, probes: usize) -> Result<()> {
     };
     let task = TaskContext::new(0, 1, Arc::default());
     let build = |kind| -> Result<Arc<JoinTable>> {
-        let mut sink = build_sink_factory(&join(kind), &schema)?.open(&task)?;
+        let mut sink = build_rows_factory(&join(kind), &schema)?.open(&task)?;
         for start in (0..rows).step_by(BATCH_ROWS) {
             let end = rows.min(start + BATCH_ROWS as u64);
             sink.push(batch((start..end).map(|i| key(rows, i))))?;
         }
-        let table = sink.finish()?.artifact.and_then(|a| a.downcast().ok());
-        Ok(table.expect("invariant: a build leaves a table"))
+        let rows = sink.finish()?.artifact.and_then(|a| a.downcast().ok());
+        let rows = vec![rows.expect("invariant: it leaves build rows")];
+        let table = build_sink_factory(&join(kind), &schema, rows)?.open(&task)?.finish()?.artifact;
+        match table.and_then(|a| a.downcast().ok()).as_deref() {
+            Some(BuildSide::Table(table)) => Ok(table.clone()),
+            _ => unreachable!("invariant: there is memory for a table"),
+        }
     };
     let start = cpu_nanos();
     let table = build(JoinKind::Inner)?;

@@ -323,11 +323,18 @@ impl Lowering<'_> {
         let mut rows = self.plan(build)?;
         self.building.pop();
         let schema = rows.schema.clone();
-        if rows.tasks() != 1 {
-            rows = self.gather(rows, build.id)?;
-        }
         self.need_parameters(&mut rows, join.keys.iter().map(|(_, b)| b))?;
-        let stage = self.close(rows, Sink::JoinBuild { join: join.clone() }, plan.id);
+        let rows = self.close(rows, Sink::BuildRows { join: join.clone() }, plan.id);
+        let branch = Branch {
+            tasks: 1,
+            source: Source::Nothing,
+            source_schema: schema.clone(),
+            source_operator: NO_OPERATOR,
+            steps: vec![],
+        };
+        let edges = vec![Edge { from: rows, kind: EdgeKind::Gather }];
+        let table = Open { branches: vec![branch], edges, schema: schema.clone() };
+        let stage = self.close(table, Sink::JoinBuild { join: join.clone(), rows }, plan.id);
         self.builds.insert(plan.id, (stage, schema.clone()));
         Ok((stage, schema))
     }

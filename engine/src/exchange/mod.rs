@@ -19,7 +19,7 @@ mod reader;
 mod writer;
 
 pub use output::ExchangeOutput;
-pub use reader::ExchangeReader;
+pub use reader::{ExchangeReader, ExchangeSource};
 pub use writer::ExchangeWriter;
 
 #[cfg(test)]

@@ -31,7 +31,8 @@ pub(super) enum Next {
 }
 
 impl ExchangeOutput {
-    pub(super) fn park(output: MapOutput, rows: Vec<u64>, task: &TaskContext) -> Result<Arc<Self>> {
+    /// An output with `rows` rows written, by partition.
+    pub fn park(output: MapOutput, rows: Vec<u64>, task: &TaskContext) -> Result<Arc<Self>> {
         let charge = Charge::new(&task.query.memory);
         charge.set(output.memory_bytes());
         let output = Arc::new(ExchangeOutput {

@@ -9,6 +9,7 @@ use dovetail_shuffle::{Rows, ShuffleError};
 use super::output::{ExchangeOutput, Next};
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::task::Source;
 
 /// The batches of one partition of all tasks' outputs: what waits in memory without a copy, then what is on
 /// disk, one block at a time. Ends after an error.
@@ -121,5 +122,14 @@ impl Iterator for ExchangeReader {
             (self.outputs, self.segment, self.rows_written) = (VecDeque::new(), None, self.rows_read);
         }
         next.transpose()
+    }
+}
+
+/// [`ExchangeReader`] as the source of a pipeline.
+pub struct ExchangeSource(pub ExchangeReader);
+
+impl Source for ExchangeSource {
+    fn next(&mut self) -> Result<Option<Batch>> {
+        self.0.next().transpose()
     }
 }

@@ -130,6 +130,12 @@ impl Governor {
         self.inner.limit / self.inner.holders.lock().active.len().max(1)
     }
 
+    /// How much more may be held that cannot be spilled, if something else is possible: half of the limit is
+    /// for what can.
+    pub fn firm_room_bytes(&self) -> usize {
+        (self.inner.limit / 2).saturating_sub(self.inner.firm.load(Ordering::Relaxed))
+    }
+
     /// Notes bytes that were written to disk.
     pub fn note_spilled(&self, bytes: u64) {
         self.inner.spilled.fetch_add(bytes, Ordering::Relaxed);

@@ -4,6 +4,9 @@
 //! first task ([`stage`]), the task's pipeline is opened from them and run, and its output kept until
 //! the scheduler says that nobody reads it any more.
 //!
+//! The graph changes while it runs: where a join's build side did not fit in memory, the stage that probes it
+//! is split, which is planned here ([`QueryRun::splits`]) and told to the scheduler.
+//!
 //! What always holds: a stage's factories are made after everything that the stage reads is finished,
 //! so join tables, scalar subqueries' values and runtime filters are there.
 
@@ -17,16 +20,17 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion_common::ScalarValue;
 use dovetail_planner::graph::{StageId, TaskId};
-use dovetail_planner::pipeline::{QueryGraph, Sink};
-use parking_lot::Mutex;
+use dovetail_planner::pipeline::{QueryGraph, QueryStage, Sink, StageWork, split_at_join};
+use parking_lot::{Mutex, RwLock};
 
 use crate::batch::Batch;
 use crate::catalog::Catalog;
 use crate::error::{EngineError, Result};
 use crate::exchange::ExchangeReader;
-use crate::operators::join::JoinTable;
+use crate::operators::join::{BuildRows, BuildSide, PARTITIONS};
 use crate::scan::{RuntimeFilter, RuntimeFilters};
 use crate::scheduler::TaskRunner;
+use crate::scheduler::events::{StageShape, StageSplit};
 use crate::task::{Output, QueryContext};
 
 use stage::StageRuntime;
@@ -36,19 +40,37 @@ pub type WorkTables = HashMap<u32, Vec<Batch>>;
 
 /// A query that runs, has run or is about to.
 pub struct QueryRun {
-    graph: Arc<QueryGraph>,
     catalog: Arc<Catalog>,
     context: Arc<QueryContext>,
     work_tables: WorkTables,
-    stages: Vec<StageSlot>,
+    /// By number; those of splits come behind the graph's.
+    stages: RwLock<Vec<Arc<StageSlot>>>,
     parameters: Mutex<HashMap<u32, ScalarValue>>,
     filters: Arc<PublishedFilters>,
 }
 
-#[derive(Default)]
 struct StageSlot {
+    stage: QueryStage,
     runtime: Mutex<Option<Arc<StageRuntime>>>,
     outputs: Mutex<Vec<Option<Output>>>,
+}
+
+impl StageSlot {
+    fn new(stage: QueryStage) -> Arc<Self> {
+        let outputs = Mutex::new((0..stage.tasks).map(|_| None).collect());
+        Arc::new(StageSlot { stage, runtime: Mutex::default(), outputs })
+    }
+
+    fn work(&self) -> &StageWork {
+        &self.stage.work
+    }
+
+    /// The first task's artifact, if it is a `T`.
+    fn artifact<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let outputs = self.outputs.lock();
+        let artifact = outputs.iter().flatten().find_map(|o| o.artifact.clone());
+        artifact.and_then(|a| a.downcast().ok())
+    }
 }
 
 /// Runtime filters of the joins whose builds have finished.
@@ -64,33 +86,29 @@ impl RuntimeFilters for PublishedFilters {
 impl QueryRun {
     /// A query to be run; nothing starts before a scheduler calls.
     pub fn new(
-        graph: Arc<QueryGraph>,
+        graph: &QueryGraph,
         catalog: Arc<Catalog>,
         context: Arc<QueryContext>,
         work_tables: WorkTables,
     ) -> Self {
-        let stages = graph
-            .stages
-            .iter()
-            .map(|s| StageSlot {
-                runtime: Mutex::default(),
-                outputs: Mutex::new((0..s.tasks).map(|_| None).collect()),
-            })
-            .collect();
         QueryRun {
-            graph,
             catalog,
             context,
             work_tables,
-            stages,
+            stages: RwLock::new(graph.stages.iter().cloned().map(StageSlot::new).collect()),
             parameters: Mutex::default(),
             filters: Arc::default(),
         }
     }
 
+    fn slot(&self, stage: StageId) -> Arc<StageSlot> {
+        self.stages.read()[stage.0 as usize].clone()
+    }
+
     /// The rows that a stage's tasks kept, in task order.
     pub fn rows(&self, stage: StageId) -> Vec<Batch> {
-        let outputs = self.stages[stage.0 as usize].outputs.lock();
+        let slot = self.slot(stage);
+        let outputs = slot.outputs.lock();
         outputs.iter().flatten().flat_map(|o| o.partitions.iter().flatten().cloned()).collect()
     }
 
@@ -101,14 +119,16 @@ impl QueryRun {
 
     /// One hash partition of a stage's outputs, for its one reader.
     fn partition(&self, stage: StageId, partition: usize) -> ExchangeReader {
-        let outputs = self.stages[stage.0 as usize].outputs.lock();
+        let slot = self.slot(stage);
+        let outputs = slot.outputs.lock();
         let outputs = outputs.iter().flatten().filter_map(|o| o.exchange.clone()).collect();
         ExchangeReader::new(u64::from(stage.0), outputs, partition)
     }
 
     /// The sorted runs of a stage, one a task, taken.
     fn take_runs(&self, stage: StageId) -> Vec<Vec<Batch>> {
-        let mut outputs = self.stages[stage.0 as usize].outputs.lock();
+        let slot = self.slot(stage);
+        let mut outputs = slot.outputs.lock();
         outputs
             .iter_mut()
             .flatten()
@@ -116,26 +136,31 @@ impl QueryRun {
             .collect()
     }
 
-    fn join_table(&self, stage: StageId) -> Result<Arc<JoinTable>> {
-        let outputs = self.stages[stage.0 as usize].outputs.lock();
-        let artifact = outputs.iter().flatten().find_map(|o| o.artifact.clone());
-        artifact
-            .and_then(|a| a.downcast::<JoinTable>().ok())
-            .ok_or_else(|| EngineError::internal(format!("stage {} left no join table", stage.0)))
+    fn build_side(&self, stage: StageId) -> Result<Arc<BuildSide>> {
+        let side = self.slot(stage).artifact();
+        side.ok_or_else(|| EngineError::internal(format!("stage {} left no join table", stage.0)))
     }
 
-    fn runtime(&self, stage: StageId) -> Result<Arc<StageRuntime>> {
-        let mut slot = self.stages[stage.0 as usize].runtime.lock();
-        if let Some(runtime) = slot.as_ref() {
+    /// The build rows of a stage's tasks.
+    fn build_rows(&self, stage: StageId) -> Result<Vec<Arc<BuildRows>>> {
+        let slot = self.slot(stage);
+        let outputs = slot.outputs.lock();
+        let rows = outputs.iter().flatten().map(|o| o.artifact.clone()?.downcast().ok());
+        let rows: Option<Vec<_>> = rows.collect();
+        rows.ok_or_else(|| EngineError::internal(format!("stage {} left no build rows", stage.0)))
+    }
+
+    fn runtime(&self, slot: &StageSlot) -> Result<Arc<StageRuntime>> {
+        let mut runtime = slot.runtime.lock();
+        if let Some(runtime) = runtime.as_ref() {
             return Ok(runtime.clone());
         }
-        let runtime = Arc::new(StageRuntime::new(self, &self.graph.stages[stage.0 as usize])?);
-        *slot = Some(runtime.clone());
-        Ok(runtime)
+        Ok(runtime.insert(Arc::new(StageRuntime::new(self, &slot.stage)?)).clone())
     }
 
     fn keep(&self, task: TaskId, output: Output) -> Result<()> {
-        let work = &self.graph.stages[task.stage.0 as usize].work;
+        let slot = self.slot(task.stage);
+        let work = slot.work();
         match &work.sink {
             Sink::Scalar { parameter } => {
                 let logical = work.sink_schema.field(0).data_type();
@@ -147,28 +172,60 @@ impl QueryRun {
                 self.parameters.lock().insert(*parameter, value);
             }
             Sink::JoinBuild { .. } => {
-                if let Some(table) = output.artifact.clone().and_then(|a| a.downcast::<JoinTable>().ok()) {
+                let side = output.artifact.clone().and_then(|a| a.downcast::<BuildSide>().ok());
+                if let Some(BuildSide::Table(table)) = side.as_deref() {
                     self.filters.0.lock().extend(table.runtime_filters().iter().cloned());
                 }
             }
-            Sink::Collect | Sink::Aggregate { .. } | Sink::HashPartition { .. } | Sink::Sort(_) => {}
+            Sink::Collect
+            | Sink::Aggregate { .. }
+            | Sink::HashPartition { .. }
+            | Sink::BuildRows { .. }
+            | Sink::Sort(_) => {}
         }
-        self.stages[task.stage.0 as usize].outputs.lock()[task.partition as usize] = Some(output);
+        slot.outputs.lock()[task.partition as usize] = Some(output);
         Ok(())
     }
+}
+
+fn shape(stage: &QueryStage) -> StageShape {
+    StageShape { tasks: stage.tasks, inputs: stage.inputs.clone() }
 }
 
 impl TaskRunner for QueryRun {
     fn run(&self, task: TaskId) -> Result<()> {
         self.context.check_cancelled()?;
-        let runtime = self.runtime(task.stage)?;
+        let runtime = self.runtime(&self.slot(task.stage))?;
         let pipeline = runtime.open(self, task.partition)?;
         let output = pipeline.run(&self.context)?;
         self.keep(task, output)
     }
 
+    fn splits(&self, task: TaskId) -> Result<Vec<StageSplit>> {
+        let slot = self.slot(task.stage);
+        let is_build = matches!(slot.work().sink, Sink::JoinBuild { .. });
+        if !is_build || !matches!(slot.artifact().as_deref(), Some(BuildSide::Partitioned(_))) {
+            return Ok(vec![]);
+        }
+        let mut stages = self.stages.write();
+        let mut splits = vec![];
+        for number in 0..stages.len() {
+            let front = StageId(stages.len() as u32);
+            let split = split_at_join(&stages[number].stage, task.stage, front, PARTITIONS as u32);
+            let Some(split) = split else { continue };
+            splits.push(StageSplit {
+                stage: split.rest.id,
+                front: shape(&split.front),
+                rest: shape(&split.rest),
+            });
+            stages[number] = StageSlot::new(split.rest);
+            stages.push(StageSlot::new(split.front));
+        }
+        Ok(splits)
+    }
+
     fn release(&self, stage: StageId) {
-        let slot = &self.stages[stage.0 as usize];
+        let slot = self.slot(stage);
         slot.outputs.lock().clear();
         slot.runtime.lock().take();
     }

@@ -56,8 +56,7 @@ pub fn source(
 fn run(query: &QueryRun, graph: &QueryGraph, id: u32, work_table: Vec<Batch>) -> Result<Vec<Batch>> {
     let mut work_tables = query.work_tables.clone();
     work_tables.insert(id, work_table);
-    let inner =
-        QueryRun::new(Arc::new(graph.clone()), query.catalog.clone(), query.context.clone(), work_tables);
+    let inner = QueryRun::new(graph, query.catalog.clone(), query.context.clone(), work_tables);
     inner.parameters.lock().extend(query.parameters.lock().clone());
     synchronous::run(graph, &inner)?;
     Ok(inner.rows(graph.results[0]))

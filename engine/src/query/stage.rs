@@ -11,6 +11,8 @@ use super::QueryRun;
 use super::recursive;
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
+use crate::exchange::ExchangeSource;
+use crate::operators::join::BuildSide;
 use crate::operators::{
     aggregate, collect, expand, filter, join, limit, partition, project, scalar, sort, unnest, values, window,
 };
@@ -43,7 +45,7 @@ impl StageRuntime {
     pub fn new(query: &QueryRun, stage: &Stage<StageWork>) -> Result<Self> {
         let parameters = query.parameters.lock().clone();
         let work = stage.work.bind(&|id| parameters.get(&id).cloned());
-        let sink = sink(&work)?;
+        let sink = sink(query, &work)?;
         let mut joins = Joins { branches: &work.branches, factories: HashMap::new() };
         let branches =
             work.branches.iter().map(|b| branch(query, b, &mut joins)).collect::<Result<Vec<_>>>()?;
@@ -134,10 +136,16 @@ fn branch(query: &QueryRun, branch: &Branch, joins: &mut Joins<'_>) -> Result<Br
             Transform::Filter { predicate } => filter::factory(predicate)?,
             Transform::Project { exprs } => project::factory(exprs)?,
             Transform::Expand { projections } => expand::factory(projections)?,
-            Transform::HashJoinProbe { build, join: spec, build_schema } => joins
-                .get(step.operator, |tasks| {
-                    join::probe_factory(spec, &schema, build_schema, query.join_table(*build)?, tasks)
-                })?,
+            Transform::HashJoinProbe { build, join: spec, build_schema } => {
+                joins.get(step.operator, |tasks| match &*query.build_side(*build)? {
+                    BuildSide::Table(table) => {
+                        join::probe_factory(spec, &schema, build_schema, table.clone(), tasks)
+                    }
+                    BuildSide::Partitioned(build) => {
+                        join::partitioned_probe_factory(spec, &schema, build_schema, build.clone(), tasks)
+                    }
+                })?
+            }
             Transform::NestedLoopJoin { build, join: spec, build_schema } => joins
                 .get(step.operator, |tasks| {
                     join::nested_loop_factory(spec, &schema, build_schema, query.rows(*build), tasks)
@@ -152,7 +160,7 @@ fn branch(query: &QueryRun, branch: &Branch, joins: &mut Joins<'_>) -> Result<Br
     Ok(BranchRuntime { tasks: branch.tasks, source, source_operator: branch.source_operator, steps })
 }
 
-fn sink(work: &StageWork) -> Result<Arc<dyn SinkFactory>> {
+fn sink(query: &QueryRun, work: &StageWork) -> Result<Arc<dyn SinkFactory>> {
     let schema = &work.sink_schema;
     match &work.sink {
         SinkSpec::Collect => Ok(collect::sink_factory()),
@@ -161,7 +169,10 @@ fn sink(work: &StageWork) -> Result<Arc<dyn SinkFactory>> {
         }
         SinkSpec::HashPartition { keys, partitions } => partition::sink_factory(keys, *partitions as usize),
         SinkSpec::Sort(s) => sort::sink_factory(s, schema),
-        SinkSpec::JoinBuild { join: j } => join::build_sink_factory(j, schema),
+        SinkSpec::BuildRows { join: j } => join::build_rows_factory(j, schema),
+        SinkSpec::JoinBuild { join: j, rows } => {
+            join::build_sink_factory(j, schema, query.build_rows(*rows)?)
+        }
         SinkSpec::Scalar { .. } => Ok(scalar::sink_factory()),
     }
 }
@@ -176,13 +187,17 @@ fn per_task_source(query: &QueryRun, spec: &SourceSpec, task: &TaskContext) -> R
             aggregate::single_source(a, input_schema, query.partition(*stage, task.partition), first, task)
         }
         SourceSpec::SortMerge { stage, sort: s } => {
-            let schema = &query.graph.stages[stage.0 as usize].work.sink_schema;
-            sort::merge_source(s, schema, query.take_runs(*stage))
+            let schema = query.slot(*stage).work().sink_schema.clone();
+            sort::merge_source(s, &schema, query.take_runs(*stage))
         }
         SourceSpec::Window { stage, window: w, input_schema } => {
             window::source(w, input_schema, query.partition(*stage, task.partition), task)
         }
         SourceSpec::Recursive { recursive: r, seed, step } => recursive::source(query, r, seed, step),
+        SourceSpec::Exchange { stage } => {
+            Ok(Box::new(ExchangeSource(query.partition(*stage, task.partition))))
+        }
+        SourceSpec::Nothing => Ok(collect::source(vec![])),
         SourceSpec::Scan(_)
         | SourceSpec::Values(_)
         | SourceSpec::Collected { .. }

@@ -39,14 +39,45 @@ impl GraphShape {
     }
 }
 
+/// A stage that was taken apart before any of its tasks had started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageSplit {
+    pub stage: StageId,
+    /// A new stage, numbered after all others, which takes over everything that the stage waits for.
+    pub front: StageShape,
+    /// What the stage is from now on; it reads the front.
+    pub rest: StageShape,
+}
+
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    GraphSubmitted { query: QueryId, shape: GraphShape },
-    WorkerJoined { worker: WorkerId, slots: u32 },
-    TaskFinished { query: QueryId, task: TaskId, worker: WorkerId },
-    TaskFailed { query: QueryId, task: TaskId, worker: WorkerId },
-    QueryCancelled { query: QueryId },
+    GraphSubmitted {
+        query: QueryId,
+        shape: GraphShape,
+    },
+    WorkerJoined {
+        worker: WorkerId,
+        slots: u32,
+    },
+    TaskFinished {
+        query: QueryId,
+        task: TaskId,
+        worker: WorkerId,
+    },
+    TaskFailed {
+        query: QueryId,
+        task: TaskId,
+        worker: WorkerId,
+    },
+    /// Comes before the end of the task that made it necessary.
+    StageSplit {
+        query: QueryId,
+        split: StageSplit,
+    },
+    QueryCancelled {
+        query: QueryId,
+    },
 }
 
 /// Something is to be done.

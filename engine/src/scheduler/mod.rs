@@ -16,11 +16,16 @@ pub mod threads;
 use dovetail_planner::graph::{StageId, TaskId};
 
 use crate::error::Result;
+use events::StageSplit;
 
 /// Does the work of one submitted graph. Called by the driver's threads, several at a time.
 pub trait TaskRunner: Send + Sync {
     /// Runs one task to completion. Everything it reads is finished. Called once per task.
     fn run(&self, task: TaskId) -> Result<()>;
+
+    /// After [`Self::run`] has succeeded and before anything that waits for the task starts: the stages that
+    /// have to be taken apart because of what came out of it. One call at a time.
+    fn splits(&self, task: TaskId) -> Result<Vec<StageSplit>>;
 
     /// Nobody will read the stage's outputs any more.
     fn release(&self, stage: StageId);

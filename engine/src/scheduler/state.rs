@@ -4,6 +4,7 @@
 //! - a task is run once all tasks that its edges name are finished, and never twice;
 //! - a stage's outputs are released once, after every stage that reads them has finished;
 //! - every submitted query ends in exactly one `Finish` or `Abandon`, after its last task has ended;
+//! - a stage is split only while it waits; its number and whoever reads it stay the same;
 //! - ready tasks start depth first: the planner numbers stages so that a subtree comes before the next
 //!   one, and along forward edges a consumer goes before further producers, so intermediates die young.
 //!
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dovetail_planner::graph::{EdgeKind, StageId, TaskId};
 
-use super::events::{Action, Event, GraphShape, QueryId, WorkerId};
+use super::events::{Action, Event, GraphShape, QueryId, StageSplit, WorkerId};
 
 /// The state of all queries and workers.
 #[derive(Debug, Default)]
@@ -110,6 +111,7 @@ impl Scheduler {
                 self.task_ended(query, task, worker, true, actions)
             }
             Event::TaskFailed { query, task, worker } => self.task_ended(query, task, worker, false, actions),
+            Event::StageSplit { query, split } => self.split(query, &split),
             Event::QueryCancelled { query } => self.stop(query, actions),
         }
         self.assign(actions);
@@ -165,6 +167,14 @@ impl Scheduler {
             query.task_finished(stage, task.partition, actions, id);
         }
         self.settle(id, actions);
+    }
+
+    fn split(&mut self, id: QueryId, split: &StageSplit) {
+        let query =
+            self.queries.get_mut(&id).expect("invariant: a query lives until its last task has ended");
+        if !query.stopping {
+            query.split(split);
+        }
     }
 
     fn stop(&mut self, id: QueryId, actions: &mut Vec<Action>) {
@@ -249,6 +259,52 @@ impl Query {
         }
         let unfinished_stages = stages.len() as u32;
         Query { stages, ready: BTreeSet::new(), running: 0, unfinished_stages, stopping: false }
+    }
+
+    /// Puts a new stage before one that waits. Neither has forward edges.
+    fn split(&mut self, split: &StageSplit) {
+        let stage = split.stage.0 as usize;
+        let front = self.stages.len();
+        let s = &mut self.stages[stage];
+        assert!(
+            s.phases.iter().all(|p| *p == Phase::Waiting) && s.blocking_inputs > 0 && s.forward_inputs == 0,
+            "stage {stage} is split although it does not wait"
+        );
+        let (rank, inputs, blocking_inputs) = (s.rank, std::mem::take(&mut s.inputs), s.blocking_inputs);
+        s.phases = vec![Phase::Waiting; split.rest.tasks as usize];
+        s.unfinished_tasks = split.rest.tasks;
+        s.blocking_inputs = 0;
+        // The front takes the stage's place wherever it is waited for.
+        for input in &inputs {
+            for (consumer, _) in &mut self.stages[input.0 as usize].consumers {
+                if *consumer == split.stage {
+                    *consumer = StageId(front as u32);
+                }
+            }
+        }
+        self.stages.push(Stage {
+            rank,
+            phases: vec![Phase::Waiting; split.front.tasks as usize],
+            ready: ReadyTasks::Range { next: 0, end: 0 },
+            unfinished_tasks: split.front.tasks,
+            blocking_inputs,
+            forward_inputs: 0,
+            forward_done: vec![],
+            inputs,
+            consumers: vec![],
+            unfinished_consumers: 0,
+            is_result: false,
+        });
+        self.unfinished_stages += 1;
+        for edge in &split.rest.inputs {
+            let producer = &mut self.stages[edge.from.0 as usize];
+            producer.unfinished_consumers += 1;
+            if producer.unfinished_tasks > 0 {
+                producer.consumers.push((split.stage, false));
+                self.stages[stage].blocking_inputs += 1;
+            }
+            self.stages[stage].inputs.push(edge.from);
+        }
     }
 
     fn has_ready(&self) -> bool {

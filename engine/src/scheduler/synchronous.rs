@@ -23,8 +23,14 @@ pub fn run<W>(graph: &TaskGraph<W>, runner: &dyn TaskRunner) -> Result<()> {
     while let Some(action) = todo.pop_front() {
         match action {
             Action::Run { task, .. } => {
-                let event = match run_caught(runner, task) {
-                    Ok(()) => Event::TaskFinished { query, task, worker },
+                let splits = run_caught(runner, task).and_then(|()| runner.splits(task));
+                let event = match splits {
+                    Ok(splits) => {
+                        for split in splits {
+                            scheduler.handle(Event::StageSplit { query, split }, &mut actions);
+                        }
+                        Event::TaskFinished { query, task, worker }
+                    }
                     Err(e) => {
                         failure.get_or_insert(e);
                         Event::TaskFailed { query, task, worker }

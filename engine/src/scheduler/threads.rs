@@ -123,10 +123,15 @@ impl Shared {
             let runner = state.queries[&query].runner.clone();
             drop(state);
             let result = run_caught(runner.as_ref(), task);
-            drop(runner);
             state = self.state.lock();
-            let event = match result {
-                Ok(()) => Event::TaskFinished { query, task, worker: WORKER },
+            // With the lock held: new stages are numbered in the order in which the state machine hears of them.
+            let event = match result.and_then(|()| runner.splits(task)) {
+                Ok(splits) => {
+                    for split in splits {
+                        self.handle(&mut state, Event::StageSplit { query, split });
+                    }
+                    Event::TaskFinished { query, task, worker: WORKER }
+                }
                 Err(e) => {
                     if let Some(running) = state.queries.get_mut(&query) {
                         // What follows a failure is mostly "cancelled": the first one is the reason.
@@ -135,6 +140,7 @@ impl Shared {
                     Event::TaskFailed { query, task, worker: WORKER }
                 }
             };
+            drop(runner);
             self.handle(&mut state, event);
         }
     }
@@ -172,6 +178,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use super::super::events::StageSplit;
     use super::*;
     use dovetail_planner::graph::{Edge, EdgeKind, Stage, StageId};
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -188,6 +195,9 @@ mod tests {
                 Some(t) if t == task => panic!("on purpose"),
                 _ => Ok(()),
             }
+        }
+        fn splits(&self, _: TaskId) -> Result<Vec<StageSplit>> {
+            Ok(vec![])
         }
         fn release(&self, _: StageId) {}
         fn cancel(&self) {}

@@ -50,16 +50,11 @@ impl Session {
             self.spill.query(),
         ));
         let _running = self.running.enter(context.clone());
-        let graph = Arc::new(graph.clone());
-        let run = Arc::new(QueryRun::new(
-            graph.clone(),
-            self.catalog.clone(),
-            context.clone(),
-            WorkTables::default(),
-        ));
+        let run =
+            Arc::new(QueryRun::new(graph, self.catalog.clone(), context.clone(), WorkTables::default()));
         match (&self.pool, self.options.scheduler) {
-            (Some(pool), SchedulerKind::Threads) => pool.run(&graph, run.clone())?,
-            (None, SchedulerKind::Synchronous) => synchronous::run(&graph, run.as_ref())?,
+            (Some(pool), SchedulerKind::Threads) => pool.run(graph, run.clone())?,
+            (None, SchedulerKind::Synchronous) => synchronous::run(graph, run.as_ref())?,
             (_, kind) => return Err(EngineError::internal(format!("no driver for scheduler {kind:?}"))),
         }
         let batches = run.record_batches(*result, schema)?;

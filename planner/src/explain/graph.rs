@@ -66,6 +66,8 @@ fn source(source: &Source) -> String {
         }
         Source::Recursive { recursive, .. } => format!("Recursive {}", recursive.id),
         Source::WorkTable { id } => format!("WorkTable {id}"),
+        Source::Exchange { stage } => format!("Exchange from stage {}", stage.0),
+        Source::Nothing => "Nothing".into(),
     }
 }
 
@@ -101,10 +103,11 @@ fn sink(sink: &Sink, schema: &SchemaRef) -> String {
             format!("HashPartition into {partitions}: {}", names.list(keys))
         }
         Sink::Sort(sort) => operator_line(&Operator::Sort(sort.clone()), &[schema], schema),
-        Sink::JoinBuild { join } => {
+        Sink::BuildRows { join } => {
             let keys: Vec<String> = join.keys.iter().map(|(_, b)| names.show(b)).collect();
-            format!("JoinBuild: {}", keys.join(", "))
+            format!("BuildRows: {}", keys.join(", "))
         }
+        Sink::JoinBuild { rows, .. } => format!("JoinBuild of stage {}", rows.0),
         Sink::Scalar { parameter } => format!("Scalar ${parameter}"),
     }
 }

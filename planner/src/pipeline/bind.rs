@@ -35,7 +35,7 @@ impl StageWork {
             Sink::Aggregate { aggregate, .. } => visit_aggregate(aggregate, f),
             Sink::HashPartition { keys, .. } => keys.iter_mut().for_each(f),
             Sink::Sort(sort) => visit_keys(&mut sort.keys, f),
-            Sink::JoinBuild { join } => visit_join(join, f),
+            Sink::BuildRows { join } | Sink::JoinBuild { join, .. } => visit_join(join, f),
         }
     }
 }
@@ -44,7 +44,7 @@ fn visit_source(source: &mut Source, f: &mut dyn FnMut(&mut Expr)) {
     match source {
         Source::Scan(Scan { filters, .. }) => filters.iter_mut().for_each(f),
         Source::Values(values) => values.rows.iter_mut().flatten().for_each(f),
-        Source::Collected { .. } | Source::WorkTable { .. } => {}
+        Source::Collected { .. } | Source::WorkTable { .. } | Source::Exchange { .. } | Source::Nothing => {}
         Source::AggregateFinal { aggregate, .. } | Source::AggregateSingle { aggregate, .. } => {
             visit_aggregate(aggregate, f)
         }

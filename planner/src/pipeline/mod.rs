@@ -6,18 +6,24 @@
 //! other, and all of them feed the same kind of sink.
 
 mod bind;
+mod split;
+
+pub use split::{Split, split_at_join};
 
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
 use crate::expr::Expr;
-use crate::graph::{StageId, TaskGraph};
+use crate::graph::{Stage, StageId, TaskGraph};
 use crate::physical::{
     Aggregate, HashJoin, Limit, NestedLoopJoin, Recursive, Scan, Sort, Unnest, Values, Window,
 };
 
 /// The graph of an SQL query.
 pub type QueryGraph = TaskGraph<StageWork>;
+
+/// A stage of an SQL query.
+pub type QueryStage = Stage<StageWork>;
 
 /// The operator number of a source that only reads again what an operator has already counted.
 pub const NO_OPERATOR: u32 = u32::MAX;
@@ -100,6 +106,12 @@ pub enum Source {
     WorkTable {
         id: u32,
     },
+    /// Hash partition `i` of rows (an earlier [`Sink::HashPartition`]), as they are.
+    Exchange {
+        stage: StageId,
+    },
+    /// No rows: for stages whose sink takes what it needs from an earlier stage as a whole.
+    Nothing,
 }
 
 /// An operator that hands rows on as they come.
@@ -114,7 +126,7 @@ pub enum Transform {
     Expand {
         projections: Vec<Vec<Expr>>,
     },
-    /// Probes the table that stage `build` ([`Sink::JoinBuild`]) made.
+    /// Probes the table that stage `build` ([`Sink::JoinBuild`]) made, or the partitions that it left.
     HashJoinProbe {
         build: StageId,
         join: HashJoin,
@@ -146,8 +158,12 @@ pub enum Sink {
     HashPartition { keys: Vec<Expr>, partitions: u32 },
     /// One sorted run a task, or its first rows.
     Sort(Sort),
-    /// A join table from all rows of one task, which is shared with every probing task.
-    JoinBuild { join: HashJoin },
+    /// Rows of a join's build side, as they come; hash-partitioned by the build keys where memory is short.
+    BuildRows { join: HashJoin },
+    /// A join table that is shared with every probing task, made by one task of what stage `rows`
+    /// ([`Sink::BuildRows`]) kept. If that does not fit, the build side stays partitioned, and
+    /// [`split_at_join`] says how the probing stage goes on.
+    JoinBuild { join: HashJoin, rows: StageId },
     /// The value of a scalar subquery: one column, at most one row.
     Scalar { parameter: u32 },
 }

@@ -26,7 +26,7 @@ mod inputs;
 mod ordered;
 mod partial;
 mod parts;
-mod scatter;
+pub(super) mod scatter;
 mod shape;
 mod single;
 

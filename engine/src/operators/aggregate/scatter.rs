@@ -18,16 +18,16 @@ use crate::error::Result;
 use crate::exchange::ExchangeWriter;
 
 /// Most parts that a partition, or a part of one, is taken in; a power of two.
-pub(super) const PARTS_MAX: usize = 64;
+pub(in crate::operators) const PARTS_MAX: usize = 64;
 /// How often a part can be taken in parts: each time uses other bits of the hash, as long as there are any.
-pub(super) const DEPTH_MAX: u32 = 5;
+pub(in crate::operators) const DEPTH_MAX: u32 = 5;
 /// Fewer rows are not worth an order by part.
 const PARTS_ROWS_MIN: usize = 4096;
 
 /// The part, `0..parts`, of a hash, at a depth below [`DEPTH_MAX`]. `parts` is a power of two from 2 to
 /// [`PARTS_MAX`].
 #[inline(always)]
-fn part_of(hash: u64, parts: usize, depth: u32) -> usize {
+pub(in crate::operators) fn part_of(hash: u64, parts: usize, depth: u32) -> usize {
     ((hash as u32) << (depth * PARTS_MAX.trailing_zeros()) >> (32 - parts.trailing_zeros())) as usize
 }
 
@@ -74,11 +74,20 @@ pub(super) fn split(
     parts: usize,
     depth: u32,
 ) -> Result<(Batch, Vec<usize>)> {
+    split_by(batch, keys, parts, |hash| part_of(hash, parts, depth))
+}
+
+/// A batch whose rows are in the order of `bucket` of their keys' hash, and where each bucket ends.
+pub(in crate::operators) fn split_by(
+    batch: Batch,
+    keys: &[ArrayRef],
+    buckets: usize,
+    bucket: impl Fn(u64) -> usize,
+) -> Result<(Batch, Vec<usize>)> {
     let mut hashes = vec![];
     hash_columns_into(keys, EXCHANGE_SEED, &mut hashes);
-    let part = |hash| part_of(hash, parts, depth);
-    let sorted = hashes.windows(2).all(|pair| part(pair[0]) <= part(pair[1]));
-    let (order, ends) = order_by(&hashes, parts, part);
+    let sorted = hashes.windows(2).all(|pair| bucket(pair[0]) <= bucket(pair[1]));
+    let (order, ends) = order_by(&hashes, buckets, bucket);
     if sorted {
         return Ok((batch, ends));
     }

@@ -3,9 +3,24 @@
 use std::sync::Arc;
 
 use super::build_columns::BuildColumns;
+use super::build_shape::BuildShape;
 use super::keys::KeyCoder;
 use super::table::KeyTable;
+use crate::exchange::ExchangeOutput;
+use crate::memory::Reservation;
 use crate::scan::runtime_filter::RuntimeFilter;
+
+/// A finished build side.
+pub enum BuildSide {
+    Table(Arc<JoinTable>),
+    Partitioned(Arc<PartitionedBuild>),
+}
+
+/// A build side that does not fit in memory: kept batches in hash partitions.
+pub struct PartitionedBuild {
+    pub(super) shape: Arc<BuildShape>,
+    pub(super) outputs: Vec<Arc<ExchangeOutput>>,
+}
 
 /// The finished build side: read-only, shared by all probing tasks.
 pub struct JoinTable {
@@ -17,9 +32,19 @@ pub struct JoinTable {
     /// Some row can be found by its key.
     pub(super) has_codes: bool,
     pub(super) runtime_filters: Vec<(u32, Arc<RuntimeFilter>)>,
+    /// What the table holds of the query's memory.
+    pub(super) memory: Option<Reservation>,
 }
 
 impl JoinTable {
+    /// The table with its memory counted by `memory`, which has been enough to make it.
+    pub(super) fn reserved(mut table: JoinTable, mut memory: Reservation) -> JoinTable {
+        // If it is larger than was thought and nothing is left, what was thought stays reserved.
+        let _ = memory.resize_firm(table.memory_bytes());
+        table.memory = Some(memory);
+        table
+    }
+
     /// Build rows.
     pub fn rows(&self) -> usize {
         self.columns.rows()

@@ -11,7 +11,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::SchemaRef;
 use dovetail_planner::physical::{HashJoin, JoinKind};
 
-use super::build::is_existence_only;
+use super::build_shape::is_existence_only;
 use super::coalesce::Coalescer;
 use super::condition::Condition;
 use super::join_table::JoinTable;

@@ -90,6 +90,55 @@ fn a_failure_stops_the_query_after_its_running_tasks() {
 }
 
 #[test]
+fn a_split_stage_waits_for_its_front_and_keeps_what_it_reads() {
+    let broadcast = |from| (from, EdgeKind::Broadcast);
+    let probe = stage(2, &[broadcast(0), broadcast(1)]);
+    let mut graph = shape(vec![stage(1, &[]), stage(1, &[]), probe, stage(1, &[(2, EdgeKind::Gather)])]);
+    graph.results = vec![StageId(3)];
+    let (mut s, actions) = submit(4, graph);
+    assert_eq!(started(&actions), [(0, 0), (1, 0)]);
+    assert_eq!(finish(&mut s, 0, 0), []);
+    let split = StageSplit {
+        stage: StageId(2),
+        front: stage(2, &[broadcast(0), broadcast(1)]),
+        rest: stage(3, &[(4, EdgeKind::Hash), broadcast(1)]),
+    };
+    let mut actions = vec![];
+    s.handle(Event::StageSplit { query: Q, split }, &mut actions);
+    assert_eq!(actions, []);
+    assert_eq!(started(&finish(&mut s, 1, 0)), [(4, 0), (4, 1)]);
+    assert_eq!(finish(&mut s, 4, 1), []);
+    let released = |actions: &[Action]| -> Vec<u32> {
+        let stage = |a: &Action| match a {
+            Action::Release { stage, .. } => Some(stage.0),
+            _ => None,
+        };
+        actions.iter().filter_map(stage).collect()
+    };
+    let after_front = finish(&mut s, 4, 0);
+    assert_eq!((started(&after_front), released(&after_front)), (vec![(2, 0), (2, 1), (2, 2)], vec![0]));
+    assert_eq!([finish(&mut s, 2, 0), finish(&mut s, 2, 2)], [vec![], vec![]]);
+    let after_rest = finish(&mut s, 2, 1);
+    assert_eq!((started(&after_rest), released(&after_rest)), (vec![(3, 0)], vec![4, 1]));
+    assert_eq!(finish(&mut s, 3, 0).last(), Some(&Action::Finish { query: Q }));
+    assert_eq!(s.query_count(), 0);
+}
+
+#[test]
+fn a_split_of_a_failing_query_changes_nothing() {
+    let graph = shape(vec![stage(2, &[]), stage(2, &[(0, EdgeKind::Broadcast)])]);
+    let (mut s, _) = submit(2, graph);
+    let task = |partition| TaskId { stage: StageId(0), partition };
+    let mut actions = vec![];
+    s.handle(Event::TaskFailed { query: Q, task: task(0), worker: W }, &mut actions);
+    let (front, rest) = (stage(2, &[(0, EdgeKind::Broadcast)]), stage(4, &[(2, EdgeKind::Hash)]));
+    let split = StageSplit { stage: StageId(1), front, rest };
+    s.handle(Event::StageSplit { query: Q, split }, &mut actions);
+    s.handle(Event::TaskFinished { query: Q, task: task(1), worker: W }, &mut actions);
+    assert_eq!(actions, [Action::Stop { query: Q }, Action::Abandon { query: Q }]);
+}
+
+#[test]
 fn cancelling_an_ended_query_does_nothing() {
     let (mut s, _) = submit(1, shape(vec![stage(1, &[])]));
     finish(&mut s, 0, 0);

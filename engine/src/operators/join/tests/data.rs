@@ -85,6 +85,11 @@ impl Table {
         batches
     }
 
+    /// The rows as one batch.
+    pub fn whole(&self) -> Option<Batch> {
+        (!self.rows.is_empty()).then(|| self.batch(&mut Random(1), &self.rows))
+    }
+
     fn batch(&self, random: &mut Random, rows: &[Vec<ScalarValue>]) -> Batch {
         let columns = (0..self.schema.fields().len())
             .map(|c| {

@@ -6,11 +6,17 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion_common::ScalarValue;
 use dovetail_planner::physical::{HashJoin, JoinKind, NestedLoopJoin};
 
-use super::super::{JoinTable, build_sink_factory, nested_loop_factory, probe_factory};
+use super::super::{
+    BuildSide, JoinTable, PARTITIONS, build_rows_factory, build_sink_factory, nested_loop_factory,
+    partitioned_probe_factory, probe_factory,
+};
 use super::reference::Row;
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::task::{Downstream, Flow, OperatorFactory, TaskContext};
+use crate::memory::{Governor, SpillPolicy, SpillSpace};
+use crate::operators::harness::partitions_of;
+use crate::operators::partition;
+use crate::task::{Downstream, Flow, OperatorFactory, QueryContext, TaskContext};
 
 #[derive(Default)]
 pub struct Collected {
@@ -33,11 +39,83 @@ pub fn task(partition: usize, partitions: usize) -> TaskContext {
 }
 
 pub fn build(join: &HashJoin, schema: &SchemaRef, batches: Vec<Batch>) -> Arc<JoinTable> {
-    let mut sink = build_sink_factory(join, schema).unwrap().open(&task(0, 1)).unwrap();
-    for batch in batches {
-        sink.push(batch).unwrap();
+    match &*build_side(join, schema, batches, &task(0, 1)).unwrap() {
+        BuildSide::Table(table) => table.clone(),
+        BuildSide::Partitioned(_) => panic!("there is as much memory as it wants"),
     }
-    sink.finish().unwrap().artifact.unwrap().downcast().unwrap()
+}
+
+/// The build side from the rows of two tasks.
+fn build_side(
+    join: &HashJoin,
+    schema: &SchemaRef,
+    mut batches: Vec<Batch>,
+    task: &TaskContext,
+) -> Result<Arc<BuildSide>> {
+    let factory = build_rows_factory(join, schema).unwrap();
+    let half = batches.split_off(batches.len() / 2);
+    let rows = [batches, half].into_iter().map(|batches| {
+        let mut sink = factory.open(task).unwrap();
+        for batch in batches {
+            sink.push(batch).unwrap();
+        }
+        sink.finish().unwrap().artifact.unwrap().downcast().unwrap()
+    });
+    let sink = build_sink_factory(join, schema, rows.collect())?.open(task)?;
+    Ok(sink.finish()?.artifact.unwrap().downcast().unwrap())
+}
+
+/// How little memory a join has.
+#[derive(Debug, Clone, Copy)]
+pub enum Memory {
+    /// Whatever can be spilled is spilled.
+    Nothing,
+    Bytes(u64),
+}
+
+/// A join with little memory, by one task or by a task a partition. None if it has fitted after all.
+pub fn hash_join_in(
+    memory: Memory,
+    join: &HashJoin,
+    (probe_schema, probe): (&SchemaRef, Vec<Batch>),
+    (build_schema, build_batches): (&SchemaRef, Vec<Batch>),
+    one_task: bool,
+) -> Result<Option<Vec<Row>>> {
+    let governor = match memory {
+        Memory::Nothing => Governor::new(u64::MAX, SpillPolicy::Always),
+        Memory::Bytes(bytes) => Governor::new(bytes, SpillPolicy::AtLimit),
+    };
+    let query = Arc::new(QueryContext::bounded(0, governor.clone(), SpillSpace::default().query()));
+    let task = |partition, partitions| TaskContext::new(partition, partitions, query.clone());
+    let side = build_side(join, build_schema, build_batches, &task(0, 1))?;
+    let BuildSide::Partitioned(build) = &*side else { return Ok(None) };
+    let tasks = if one_task { 1 } else { PARTITIONS };
+    let shares = if one_task {
+        vec![probe]
+    } else {
+        let keys: Vec<_> = join.keys.iter().map(|(p, _)| p.clone()).collect();
+        let mut sink = partition::sink_factory(&keys, PARTITIONS)?.open(&task(0, 1))?;
+        for batch in probe {
+            sink.push(batch)?;
+        }
+        partitions_of(&sink.finish()?)
+    };
+    let factory = partitioned_probe_factory(join, probe_schema, build_schema, build.clone(), tasks)?;
+    let mut out = Collected::default();
+    for (i, share) in shares.into_iter().enumerate() {
+        let mut operator = factory.open(&task(i, tasks))?;
+        for batch in share {
+            if operator.push(batch, &mut out)? == Flow::Done {
+                break;
+            }
+        }
+        operator.finish(&mut out)?;
+    }
+    let types = full_row(join.kind, probe_schema, build_schema);
+    let rows = rows(&out.batches, &types, &join.output);
+    drop((factory, side, out));
+    assert_eq!(governor.used_bytes(), 0);
+    Ok(Some(rows))
 }
 
 /// Probes with several tasks on threads of their own.

@@ -5,8 +5,11 @@ use datafusion_common::ScalarValue;
 use dovetail_planner::expr::{BinaryOp, Expr};
 use dovetail_planner::physical::{HashJoin, JoinKind};
 
+use crate::batch::Batch;
+use crate::error::EngineError;
+
 use super::data::{KeyColumn, Random, Spread, Table};
-use super::harness::{assert_same_rows, full_row, hash_join};
+use super::harness::{Memory, assert_same_rows, full_row, hash_join, hash_join_in};
 use super::reference::{self, Row};
 
 pub const KINDS: [JoinKind; 9] = [
@@ -122,7 +125,24 @@ fn check(random: &mut Random, mut join: HashJoin, probe: &Table, build: &Table, 
     let tasks = 1 + random.below(3);
     let (p, b) = (probe.batches(random), build.batches(random));
     let actual = hash_join(&join, (&probe.schema, p), (&build.schema, b), tasks);
-    assert_same_rows(actual, expected, &join.output, context);
+    assert_same_rows(actual, expected.clone(), &join.output, context);
+    for memory in [Memory::Nothing, Memory::Bytes([64_000, 200_000][random.below(2)])] {
+        let one_task = random.chance(50);
+        let (p, b) = (probe.batches(random), build.batches(random));
+        let actual = hash_join_in(memory, &join, (&probe.schema, p), (&build.schema, b), one_task);
+        let actual = match actual {
+            // One batch alone may be too much.
+            Err(EngineError::Resources(_)) if matches!(memory, Memory::Bytes(_)) => continue,
+            actual => actual.unwrap(),
+        };
+        if matches!(memory, Memory::Nothing) {
+            let must_spill = !join.keys.is_empty() && !join.null_aware && !build.rows.is_empty();
+            assert_eq!(actual.is_some(), must_spill, "{context}");
+        }
+        let Some(actual) = actual else { continue };
+        let context = format!("{context}, {memory:?}, one task: {one_task}");
+        assert_same_rows(actual, expected.clone(), &join.output, &context);
+    }
 }
 
 #[test]
@@ -182,4 +202,36 @@ fn long_lists_come_in_pieces() {
         let join = random_join(&mut random, kind, &keys);
         check(&mut random, join.clone(), &probe, &build, &format!("{join:?}"));
     }
+}
+
+#[test]
+fn a_key_with_more_rows_than_fit_is_joined_in_blocks() {
+    let mut random = Random(6);
+    let keys = [KeyColumn { data_type: DataType::Int32, spread: Spread::Skewed, null_percent: 5 }];
+    let probe = Table::random(&mut random, &keys, 30);
+    let build = Table::random(&mut random, &keys, 40_000);
+    let mut spilled = 0;
+    for kind in KINDS {
+        let mut join = random_join(&mut random, kind, &keys);
+        (join.null_aware, join.output) = (false, vec![0]);
+        let sides = || ((&probe.schema, probe.batches(&mut Random(1))), (&build.schema, small(&build)));
+        for one_task in [false, true] {
+            let (p, b) = sides();
+            let plenty = hash_join(&join, p, b, 1);
+            let (p, b) = sides();
+            let little = hash_join_in(Memory::Bytes(1_000_000), &join, p, b, one_task).unwrap();
+            let Some(little) = little else { continue };
+            spilled += 1;
+            let plenty = plenty.into_iter().map(|row| vec![row[0].clone()]).collect();
+            assert_same_rows(little, plenty, &[0], &format!("{join:?}"));
+        }
+    }
+    assert!(spilled >= 12, "{spilled}");
+}
+
+/// Batches of a thousand rows.
+fn small(table: &Table) -> Vec<Batch> {
+    let rows =
+        table.rows.chunks(1000).map(|rows| Table { schema: table.schema.clone(), rows: rows.to_vec() });
+    rows.flat_map(|t| t.whole()).collect()
 }
