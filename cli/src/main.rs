@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use dovetail_cli::allocator::keep_freed_memory;
 use dovetail_cli::args::Args;
 use dovetail_cli::run::{exit_code, run};
 
@@ -11,6 +10,5 @@ use dovetail_cli::run::{exit_code, run};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    keep_freed_memory();
     exit_code(run(Args::parse()))
 }

@@ -28,10 +28,10 @@ impl OneShot<'_> {
                 return Err(EngineError::Cancelled.into());
             }
             let start = Instant::now();
-            let result = self.session.execute(&statement)?;
+            let result = self.session.stream(&statement)?;
             let elapsed = start.elapsed();
             let mut out = BufWriter::new(io::stdout().lock());
-            write_result(&mut out, &result, self.format, &layout, None)?;
+            write_result(&mut out, result, self.format, &layout, None)?;
             out.flush()?;
             drop(out);
             if self.timing {

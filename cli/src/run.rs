@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use dovetail_engine::Session;
 
+use crate::allocator::keep_freed_memory;
 use crate::args::{Args, Subcommands};
 use crate::interrupt::Interrupts;
 use crate::oneshot::OneShot;
@@ -18,6 +19,9 @@ pub fn run(args: Args) -> Result<()> {
     log_to_stderr();
     if let Some(Subcommands::Demo { dir, scale_factor, data_only, engine }) = &args.command {
         return demo::run(dir, *scale_factor, *data_only, engine);
+    }
+    if args.engine.memory_limit.is_none() {
+        keep_freed_memory();
     }
     let session = match &args.place {
         Some(place) => Session::open(place, args.engine.session_options())?,

@@ -26,5 +26,5 @@ pub use dovetail_shuffle::store::SpillDirectory;
 pub use error::{EngineError, Result};
 pub use memory::{MemoryLimit, MemoryUse, SpillPolicy};
 pub use session::{
-    CancelHandle, QueryResult, SchedulerKind, Session, SessionOptions, StatementKind, TableInfo,
+    CancelHandle, QueryResult, ResultStream, SchedulerKind, Session, SessionOptions, StatementKind, TableInfo,
 };

@@ -77,8 +77,8 @@ pub fn run(out: &mut impl Write, session: &Session) -> Result<()> {
         writeln!(out, "\n-- {title}\n{sql};")?;
         out.flush()?;
         let start = Instant::now();
-        let result = session.execute(sql)?;
-        write_result(out, &result, Format::Table, &layout, Some(start.elapsed()))?;
+        let result = session.stream(sql)?;
+        write_result(out, result, Format::Table, &layout, Some(start.elapsed()))?;
     }
     Ok(writeln!(out)?)
 }

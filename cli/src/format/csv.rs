@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
-use super::Rows;
+use super::Batches;
 use super::value::Printer;
 use anyhow::Result;
+use arrow::datatypes::SchemaRef;
 
 /// What stands between values, and how a value that contains it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +18,15 @@ pub enum Separated {
 }
 
 /// Prints all rows below a header line.
-pub fn write_separated(out: &mut impl Write, rows: Rows<'_>, by: Separated) -> Result<()> {
+pub fn write_separated(
+    out: &mut impl Write,
+    schema: &SchemaRef,
+    batches: Batches<'_>,
+    by: Separated,
+) -> Result<()> {
     let separator = if by == Separated::Comma { b',' } else { b'\t' };
     let mut line: Vec<u8> = vec![];
-    for (i, field) in rows.schema.fields().iter().enumerate() {
+    for (i, field) in schema.fields().iter().enumerate() {
         if i > 0 {
             line.push(separator);
         }
@@ -29,7 +35,8 @@ pub fn write_separated(out: &mut impl Write, rows: Rows<'_>, by: Separated) -> R
     line.push(b'\n');
     out.write_all(&line)?;
     let mut text = String::new();
-    for batch in rows.batches {
+    for batch in batches {
+        let batch = batch?;
         let printers = batch.columns().iter().map(|c| Printer::new(c)).collect::<Result<Vec<_>>>()?;
         for row in 0..batch.num_rows() {
             line.clear();

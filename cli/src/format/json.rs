@@ -6,17 +6,17 @@
 use std::fmt::Write as _;
 use std::io::Write;
 
-use super::Rows;
+use super::Batches;
 use super::value::{Printer, list_items};
 use anyhow::Result;
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 
 /// One array of objects, a row a line.
-pub fn write_json(out: &mut impl Write, rows: Rows<'_>) -> Result<()> {
+pub fn write_json(out: &mut impl Write, schema: &SchemaRef, batches: Batches<'_>) -> Result<()> {
     let mut first = true;
     out.write_all(b"[")?;
-    each_row(rows, |object| {
+    each_row(schema, batches, |object| {
         out.write_all(if first { b"\n" } else { b",\n" })?;
         first = false;
         Ok(out.write_all(object)?)
@@ -25,17 +25,22 @@ pub fn write_json(out: &mut impl Write, rows: Rows<'_>) -> Result<()> {
 }
 
 /// One object a line.
-pub fn write_ndjson(out: &mut impl Write, rows: Rows<'_>) -> Result<()> {
-    each_row(rows, |object| {
+pub fn write_ndjson(out: &mut impl Write, schema: &SchemaRef, batches: Batches<'_>) -> Result<()> {
+    each_row(schema, batches, |object| {
         out.write_all(object)?;
         Ok(out.write_all(b"\n")?)
     })
 }
 
-fn each_row(rows: Rows<'_>, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let names: Vec<String> = rows.schema.fields().iter().map(|f| format!("{}:", quoted(f.name()))).collect();
+fn each_row(
+    schema: &SchemaRef,
+    batches: Batches<'_>,
+    mut write: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let names: Vec<String> = schema.fields().iter().map(|f| format!("{}:", quoted(f.name()))).collect();
     let mut object = String::new();
-    for batch in rows.batches {
+    for batch in batches {
+        let batch = batch?;
         let columns = batch.columns().iter().map(|c| JsonColumn::new(c)).collect::<Result<Vec<_>>>()?;
         for row in 0..batch.num_rows() {
             object.clear();

@@ -17,7 +17,7 @@ use anyhow::Result;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clap::ValueEnum;
-use dovetail_engine::{QueryResult, StatementKind};
+use dovetail_engine::{ResultStream, StatementKind};
 
 pub use table::{Layout, seconds};
 pub use type_name::{is_numeric, type_name};
@@ -44,7 +44,10 @@ pub enum Format {
     Vertical,
 }
 
-/// What is printed: a query's result, or the shell's own tables.
+/// Rows, batch by batch: a query's result may not fit in memory.
+pub type Batches<'a> = &'a mut dyn Iterator<Item = dovetail_engine::Result<RecordBatch>>;
+
+/// All rows of something, for the formats that have to see them before they print the first.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
     pub schema: &'a SchemaRef,
@@ -61,7 +64,7 @@ impl Rows<'_> {
 /// Prints a statement's result. `elapsed` goes into the footer of formats that have one.
 pub fn write_result(
     out: &mut impl Write,
-    result: &QueryResult,
+    mut result: ResultStream,
     format: Format,
     layout: &Layout,
     elapsed: Option<Duration>,
@@ -73,25 +76,33 @@ pub fn write_result(
         }
         return Ok(());
     }
-    write_rows(out, Rows { schema: &result.schema, batches: &result.batches }, format, layout, elapsed)
+    let schema = result.schema.clone();
+    write_rows(out, &schema, &mut result, format, layout, elapsed)
 }
 
 /// Prints rows; `elapsed` as for `write_result`.
 pub fn write_rows(
     out: &mut impl Write,
-    rows: Rows<'_>,
+    schema: &SchemaRef,
+    batches: Batches<'_>,
     format: Format,
     layout: &Layout,
     elapsed: Option<Duration>,
 ) -> Result<()> {
     match format {
-        Format::Table => table::write_table(out, rows, layout, elapsed),
-        Format::Csv => csv::write_separated(out, rows, csv::Separated::Comma),
-        Format::Tsv => csv::write_separated(out, rows, csv::Separated::Tab),
-        Format::Json => json::write_json(out, rows),
-        Format::Ndjson => json::write_ndjson(out, rows),
-        Format::Markdown => table::write_markdown(out, rows),
-        Format::Vertical => vertical::write_vertical(out, rows),
+        Format::Table | Format::Markdown => {
+            let batches = batches.collect::<dovetail_engine::Result<Vec<_>>>()?;
+            let rows = Rows { schema, batches: &batches };
+            match format {
+                Format::Markdown => table::write_markdown(out, rows),
+                _ => table::write_table(out, rows, layout, elapsed),
+            }
+        }
+        Format::Csv => csv::write_separated(out, schema, batches, csv::Separated::Comma),
+        Format::Tsv => csv::write_separated(out, schema, batches, csv::Separated::Tab),
+        Format::Json => json::write_json(out, schema, batches),
+        Format::Ndjson => json::write_ndjson(out, schema, batches),
+        Format::Vertical => vertical::write_vertical(out, schema, batches),
     }
 }
 

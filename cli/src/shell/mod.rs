@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::RecordBatch;
 use clap::ValueEnum;
-use dovetail_engine::{EngineError, QueryResult, Session, TableInfo};
+use dovetail_engine::{EngineError, ResultStream, Session, TableInfo};
 use rustyline::error::ReadlineError;
 use rustyline::{CompletionType, Config, Editor};
 
@@ -32,7 +32,7 @@ use self::command::Command;
 use self::editor::Sql;
 use crate::allocator::give_back_freed_memory;
 use crate::args::Args;
-use crate::format::{Format, Layout, ROWS_SHOWN, Rows, write_result, write_rows};
+use crate::format::{Format, Layout, ROWS_SHOWN, write_result, write_rows};
 use crate::interrupt::Interrupts;
 use crate::run::{ansi, is_broken_pipe, print_error};
 
@@ -175,10 +175,10 @@ impl Shell<'_> {
         for statement in self.session.statements(script)? {
             let start = Instant::now();
             self.running.store(true, Ordering::SeqCst);
-            let result = self.session.execute(&statement);
+            let result = self.session.stream(&statement);
             self.running.store(false, Ordering::SeqCst);
             match result {
-                Ok(result) => self.print(&result, start.elapsed())?,
+                Ok(result) => self.print(result, start.elapsed())?,
                 Err(EngineError::Cancelled) => {
                     bail!("stopped after {}", crate::format::seconds(start.elapsed()))
                 }
@@ -188,7 +188,7 @@ impl Shell<'_> {
         Ok(())
     }
 
-    fn print(&self, result: &QueryResult, elapsed: Duration) -> Result<()> {
+    fn print(&self, result: ResultStream, elapsed: Duration) -> Result<()> {
         let timer = self.timer.then_some(elapsed);
         self.to_stdout(|out| write_result(out, result, self.format, &self.layout(Some(ROWS_SHOWN)), timer))?;
         if let (Some(elapsed), true) = (timer, self.format != Format::Table) {
@@ -211,8 +211,8 @@ impl Shell<'_> {
     }
 
     fn print_batch(&self, batch: RecordBatch) -> Result<()> {
-        let rows = Rows { schema: &batch.schema(), batches: &[batch] };
-        self.to_stdout(|out| write_rows(out, rows, self.format, &self.layout(None), None))
+        let (schema, mut rows) = (batch.schema(), std::iter::once(Ok(batch)));
+        self.to_stdout(|out| write_rows(out, &schema, &mut rows, self.format, &self.layout(None), None))
     }
 
     fn layout(&self, max_rows: Option<usize>) -> Layout {

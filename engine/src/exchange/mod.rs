@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! sink ─ ExchangeWriter ─▶ ExchangeOutput (parked with the governor) ─ ExchangeReader ─▶ source
+//! sink ─ KeptWriter ─────▶ KeptRows, in order (parked likewise) ────── KeptReader ─────▶ source, result
 //! ```
 //!
 //! With enough memory a batch that is written is the batch that is read. A writer spills when the governor
@@ -14,10 +15,12 @@
 //! rows that it read with those that were written, and fails the query if they differ. Columns may come back
 //! from disk in another physical form than they had. The output's memory and files go with its last handle.
 
+mod kept;
 mod output;
 mod reader;
 mod writer;
 
+pub use kept::{KeptReader, KeptRows, KeptWriter, SharedRows};
 pub use output::ExchangeOutput;
 pub use reader::{ExchangeReader, ExchangeSource};
 pub use writer::ExchangeWriter;

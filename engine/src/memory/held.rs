@@ -6,7 +6,7 @@ use dovetail_shuffle::memory::HeldMemory;
 use super::Reservation;
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::task::TaskContext;
+use crate::task::{QueryContext, TaskContext};
 
 /// Counts what batches hold, buffers that they share once, and reserves it.
 pub struct HeldBatches {
@@ -17,7 +17,12 @@ pub struct HeldBatches {
 impl HeldBatches {
     /// Nothing yet, for an operator of a name that a user knows.
     pub fn new(task: &TaskContext, operator: &'static str) -> Self {
-        HeldBatches { held: HeldMemory::default(), reservation: task.query.memory.reserve(operator) }
+        HeldBatches::of_query(&task.query, operator)
+    }
+
+    /// [`Self::new`] outside of a task.
+    pub fn of_query(query: &QueryContext, operator: &'static str) -> Self {
+        HeldBatches { held: HeldMemory::default(), reservation: query.memory.reserve(operator) }
     }
 
     /// Counts a batch that is kept from now on.

@@ -11,11 +11,11 @@ use arrow::datatypes::DataType;
 
 use crate::batch::{BATCH_ROWS, Batch, Column, concat_arrays};
 use crate::error::Result;
-use crate::memory::HeldBatches;
+use crate::exchange::KeptWriter;
 use crate::task::{Flow, Output, Sink, SinkFactory, Source, TaskContext};
 use crate::views::cut_free;
 
-/// Makes sinks that keep all rows, in partition 0 of the output.
+/// Makes sinks that keep all rows, in order.
 pub fn sink_factory() -> Arc<dyn SinkFactory> {
     Arc::new(CollectFactory)
 }
@@ -39,24 +39,18 @@ struct CollectFactory;
 
 impl SinkFactory for CollectFactory {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>> {
-        let held = HeldBatches::new(task, "a result that is kept");
-        Ok(Box::new(Collect { rows: Coalescer::default(), done: vec![], held }))
+        Ok(Box::new(Collect { rows: Coalescer::default(), kept: KeptWriter::new(task) }))
     }
 }
 
 struct Collect {
     rows: Coalescer,
-    done: Vec<Batch>,
-    held: HeldBatches,
+    kept: KeptWriter,
 }
 
 impl Collect {
     fn take_done(&mut self) -> Result<()> {
-        for batch in self.rows.take_done() {
-            self.held.add(&batch)?;
-            self.done.push(batch);
-        }
-        Ok(())
+        self.rows.take_done().iter().try_for_each(|batch| self.kept.push(batch))
     }
 }
 
@@ -70,9 +64,7 @@ impl Sink for Collect {
     fn finish(mut self: Box<Self>) -> Result<Output> {
         self.rows.join_small()?;
         self.take_done()?;
-        let bytes = self.held.bytes();
-        let memory = Some(self.held.become_bytes(bytes)?);
-        Ok(Output { partitions: vec![self.done], memory, ..Output::default() })
+        Ok(Output { kept: Some(self.kept.finish()?), ..Output::default() })
     }
 }
 
@@ -179,7 +171,7 @@ mod tests {
     use arrow::datatypes::UInt32Type;
 
     use super::*;
-    use crate::operators::harness::{rows, run_sink};
+    use crate::operators::harness::{kept_of, rows, run_sink};
 
     fn strings(range: std::ops::Range<usize>) -> Batch {
         let array: ArrayRef = Arc::new(StringViewArray::from_iter_values(
@@ -201,9 +193,10 @@ mod tests {
             .collect();
         let expected = rows(&input);
         let output = run_sink(sink_factory().as_ref(), input).unwrap();
-        let sizes: Vec<_> = output.partitions[0].iter().map(|b| b.rows).collect();
+        let kept = kept_of(&output);
+        let sizes: Vec<_> = kept.iter().map(|b| b.rows).collect();
         assert_eq!(sizes, [13, 5000, 8200, 9000, 1]);
-        assert!(rows(&output.partitions[0]) == expected);
+        assert!(rows(&kept) == expected);
     }
 
     #[test]
@@ -213,7 +206,7 @@ mod tests {
             DictionaryArray::new(UInt32Array::from(vec![1, 0]), plain.columns[0].values().unwrap());
         let coded = Batch::from_arrays(vec![Arc::new(codes)], 2);
         let output = run_sink(sink_factory().as_ref(), vec![plain.clone(), coded]).unwrap();
-        let array = output.partitions[0][0].columns[0].values().unwrap();
+        let array = kept_of(&output)[0].columns[0].values().unwrap();
         assert_eq!(array.data_type(), &DataType::Utf8View);
         let array = array.as_string_view();
         let texts: Vec<_> = array.iter().flatten().map(|s| s.rsplit(' ').next().unwrap()).collect();
@@ -224,8 +217,8 @@ mod tests {
     fn a_few_rows_do_not_keep_large_buffers_alive() {
         let batch = strings(0..8000).select(&Arc::new(UInt32Array::from(vec![17])));
         let output = run_sink(sink_factory().as_ref(), vec![batch]).unwrap();
-        let array = output.partitions[0][0].columns[0].values().unwrap();
+        let array = kept_of(&output)[0].columns[0].values().unwrap();
         assert_eq!(array.as_string_view().value(0), "a longer string 17");
-        assert!(output.partitions[0][0].memory_bytes() < 10_000);
+        assert!(array.get_array_memory_size() < 10_000);
     }
 }

@@ -6,7 +6,7 @@ use datafusion_common::ScalarValue;
 
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::exchange::ExchangeReader;
+use crate::exchange::{ExchangeReader, KeptReader};
 use crate::task::{Downstream, Flow, OperatorFactory, Output, SinkFactory, Source, TaskContext};
 
 /// Task `partition` of `partitions`.
@@ -56,6 +56,11 @@ pub fn partitions_of(output: &Output) -> Vec<Vec<Batch>> {
     let exchange = output.exchange.as_ref().expect("the sink exchanges rows");
     let read = |p| ExchangeReader::new(0, vec![exchange.clone()], p).collect::<Result<Vec<_>>>().unwrap();
     (0..exchange.partitions()).map(read).collect()
+}
+
+/// The batches that a sink kept in order; they are gone then.
+pub fn kept_of(output: &Output) -> Vec<Batch> {
+    KeptReader::taking(output.kept.iter().cloned().collect()).collect::<Result<Vec<_>>>().unwrap()
 }
 
 /// All batches of a source.

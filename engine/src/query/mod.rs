@@ -16,8 +16,6 @@ mod stage;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use datafusion_common::ScalarValue;
 use dovetail_planner::graph::{StageId, TaskId};
 use dovetail_planner::pipeline::{QueryGraph, QueryStage, Sink, StageWork, split_at_join};
@@ -26,7 +24,8 @@ use parking_lot::{Mutex, RwLock};
 use crate::batch::Batch;
 use crate::catalog::Catalog;
 use crate::error::{EngineError, Result};
-use crate::exchange::ExchangeReader;
+use crate::exchange::{ExchangeReader, KeptReader, KeptRows};
+use crate::memory::{HeldBatches, Reservation};
 use crate::operators::join::{BuildRows, BuildSide, PARTITIONS};
 use crate::scan::{RuntimeFilter, RuntimeFilters};
 use crate::scheduler::TaskRunner;
@@ -106,15 +105,27 @@ impl QueryRun {
     }
 
     /// The rows that a stage's tasks kept, in task order.
-    pub fn rows(&self, stage: StageId) -> Vec<Batch> {
-        let slot = self.slot(stage);
-        let outputs = slot.outputs.lock();
-        outputs.iter().flatten().flat_map(|o| o.partitions.iter().flatten().cloned()).collect()
+    pub fn kept(&self, stage: StageId) -> Vec<Arc<KeptRows>> {
+        self.slot(stage).outputs.lock().iter().flatten().filter_map(|o| o.kept.clone()).collect()
     }
 
-    /// The rows of a stage as record batches of exactly `schema`.
-    pub fn record_batches(&self, stage: StageId, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
-        self.rows(stage).iter().map(|b| b.to_record_batch(schema)).collect()
+    /// All rows that a stage's tasks kept, in memory, which `operator` holds as long as the reservation lives.
+    fn rows_in_memory(
+        &self,
+        stage: StageId,
+        operator: &'static str,
+        takes: bool,
+    ) -> Result<(Vec<Batch>, Reservation)> {
+        let mut held = HeldBatches::of_query(&self.context, operator);
+        let reader = if takes { KeptReader::taking } else { KeptReader::sharing };
+        let mut batches = vec![];
+        for batch in reader(self.kept(stage)) {
+            let batch = batch?;
+            held.add(&batch)?;
+            batches.push(batch);
+        }
+        let bytes = held.bytes();
+        Ok((batches, held.become_bytes(bytes)?))
     }
 
     /// One hash partition of a stage's outputs, for its one reader.

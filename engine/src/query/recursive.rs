@@ -14,12 +14,16 @@ use dovetail_planner::pipeline::QueryGraph;
 use super::QueryRun;
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
+use crate::memory::HeldBatches;
 use crate::operators::collect;
 use crate::scheduler::synchronous;
 use crate::task::Source;
 
 /// Rounds before a recursive query is taken for one that never ends.
 const ROUNDS_MAX: usize = 100_000;
+
+/// What errors call it.
+const NAME: &str = "a recursive query";
 
 /// Runs a recursive query to its end; the source hands out all its rows.
 pub fn source(
@@ -31,6 +35,7 @@ pub fn source(
     let schema = seed.stages[seed.results[0].0 as usize].work.sink_schema.clone();
     let mut seen = recursive.distinct.then(|| Seen::new(&schema)).transpose()?;
     let mut all = vec![];
+    let mut held = HeldBatches::of_query(&query.context, NAME);
     let mut round = run(query, seed, recursive.id, vec![])?;
     for _ in 0..ROUNDS_MAX {
         query.context.check_cancelled()?;
@@ -44,6 +49,7 @@ pub fn source(
         if round.is_empty() {
             return Ok(collect::source(all));
         }
+        round.iter().try_for_each(|batch| held.add(batch))?;
         all.extend(round.iter().cloned());
         round = run(query, step, recursive.id, round)?;
     }
@@ -59,7 +65,7 @@ fn run(query: &QueryRun, graph: &QueryGraph, id: u32, work_table: Vec<Batch>) ->
     let inner = QueryRun::new(graph, query.catalog.clone(), query.context.clone(), work_tables);
     inner.parameters.lock().extend(query.parameters.lock().clone());
     synchronous::run(graph, &inner)?;
-    Ok(inner.rows(graph.results[0]))
+    Ok(inner.rows_in_memory(graph.results[0], NAME, true)?.0)
 }
 
 /// The rows that a UNION (without ALL) has produced so far.

@@ -11,7 +11,7 @@ use super::QueryRun;
 use super::recursive;
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
-use crate::exchange::ExchangeSource;
+use crate::exchange::{ExchangeSource, SharedRows};
 use crate::operators::join::BuildSide;
 use crate::operators::{
     aggregate, collect, expand, filter, join, limit, partition, project, scalar, sort, unnest, values, window,
@@ -39,6 +39,9 @@ enum BranchSource {
     /// Made for each task from the partition that it reads.
     PerTask(SourceSpec),
 }
+
+/// What errors call the build side of a nested-loop join.
+const NESTED_LOOP: &str = "the inner side of a join without equal keys";
 
 impl StageRuntime {
     /// Makes the factories. Everything that the stage reads must have finished.
@@ -119,7 +122,7 @@ fn branch(query: &QueryRun, branch: &Branch, joins: &mut Joins<'_>) -> Result<Br
         )?),
         SourceSpec::Values(v) => BranchSource::Factory(values::source_factory(v, &branch.source_schema)?),
         SourceSpec::Collected { stage } => {
-            BranchSource::Factory(Arc::new(SharedBatches::new(query.rows(*stage))))
+            BranchSource::Factory(Arc::new(SharedRows::new(query.kept(*stage))))
         }
         SourceSpec::WorkTable { id } => {
             let rows = query.work_tables.get(id).cloned().ok_or_else(|| {
@@ -146,10 +149,12 @@ fn branch(query: &QueryRun, branch: &Branch, joins: &mut Joins<'_>) -> Result<Br
                     }
                 })?
             }
-            Transform::NestedLoopJoin { build, join: spec, build_schema } => joins
-                .get(step.operator, |tasks| {
-                    join::nested_loop_factory(spec, &schema, build_schema, query.rows(*build), tasks)
-                })?,
+            Transform::NestedLoopJoin { build, join: spec, build_schema } => {
+                joins.get(step.operator, |tasks| {
+                    let (rows, memory) = query.rows_in_memory(*build, NESTED_LOOP, false)?;
+                    join::nested_loop_factory(spec, &schema, build_schema, rows, memory, tasks)
+                })?
+            }
             Transform::AtMost { rows } => limit::at_most_factory(*rows),
             Transform::Limit(l) => limit::limit_factory(l),
             Transform::Unnest(u) => unnest::factory(u, &schema)?,
@@ -207,7 +212,7 @@ fn per_task_source(query: &QueryRun, spec: &SourceSpec, task: &TaskContext) -> R
     }
 }
 
-/// Batches that the tasks of a branch draw from one queue.
+/// Batches in memory that the tasks of a branch draw from one queue.
 struct SharedBatches {
     batches: Arc<Vec<Batch>>,
     next: Arc<AtomicUsize>,

@@ -8,19 +8,28 @@ use datafusion_expr::LogicalPlan;
 use dovetail_planner::catalog::CatalogSnapshot;
 use dovetail_planner::sql::{Bound, DropKind};
 
-use super::{QueryResult, Session, StatementKind, explain};
+use super::{QueryResult, ResultStream, Session, StatementKind, explain};
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
 use crate::memory::readable;
 
 /// Carries out a statement whose names are resolved.
-pub fn execute(session: &Session, bound: Bound, snapshot: &CatalogSnapshot) -> Result<QueryResult> {
-    let catalog = &session.catalog;
+pub fn execute(session: &Session, bound: Bound, snapshot: &CatalogSnapshot) -> Result<ResultStream> {
     match bound {
         Bound::Query(plan) => {
             let ran = session.run(&session.plan(plan, snapshot)?)?;
-            Ok(QueryResult { schema: ran.schema, batches: ran.batches, kind: StatementKind::Query })
+            let (schema, kind) = (ran.schema.clone(), StatementKind::Query);
+            Ok(ResultStream { schema, kind, batches: Box::new(ran) })
         }
+        other => Ok(small(session, other, snapshot)?.into()),
+    }
+}
+
+/// A statement whose result is small.
+fn small(session: &Session, bound: Bound, snapshot: &CatalogSnapshot) -> Result<QueryResult> {
+    let catalog = &session.catalog;
+    match bound {
+        Bound::Query(_) => Err(EngineError::internal("a query has a stream of rows")),
         Bound::Explain { analyze, plan } => explain::explain(session, plan, snapshot, analyze),
         Bound::CreateTableAs { name, query, if_not_exists, or_replace } => {
             if if_not_exists && snapshot.tables.contains_key(&name) {
@@ -86,8 +95,10 @@ fn rows_of(
     snapshot: &CatalogSnapshot,
 ) -> Result<(SchemaRef, Vec<Batch>, u64)> {
     let ran = session.run(&session.plan(query, snapshot)?)?;
-    let rows = ran.batches.iter().map(|b| b.num_rows() as u64).sum();
-    Ok((ran.schema, ran.batches.into_iter().map(Batch::from).collect(), rows))
+    let schema = ran.schema.clone();
+    let batches: Vec<Batch> = ran.map(|b| b.map(Batch::from)).collect::<Result<_>>()?;
+    let rows = batches.iter().map(|b| b.rows as u64).sum();
+    Ok((schema, batches, rows))
 }
 
 /// A table made from a query takes nulls later even where the query's own rows have none.

@@ -11,7 +11,8 @@ use dovetail_planner::catalog::CatalogSnapshot;
 use dovetail_planner::explain;
 
 use super::{QueryResult, Session, StatementKind};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
+use crate::memory::readable;
 
 /// The plans of a query; with `analyze`, after it has run, with rows and time.
 pub fn explain(
@@ -31,7 +32,7 @@ pub fn explain(
         return table(rows);
     }
     let start = Instant::now();
-    let ran = session.run(&planned)?;
+    let mut ran = session.run(&planned)?;
     let seconds = start.elapsed().as_secs_f64();
     let metrics = &ran.context.metrics;
     let total: u64 = (0..planned.query.operator_count() as u32)
@@ -50,12 +51,22 @@ pub fn explain(
         Some(format!("{rows} rows, {:.1} ms of task time ({share:.0} %){read}{spilled}", nanos as f64 / 1e6))
     };
     let text = explain::query(&planned.query, &note);
-    let rows: u64 = ran.batches.iter().map(|b| b.num_rows() as u64).sum();
+    let rows = ran.by_ref().try_fold(0, |rows, b| Ok::<_, EngineError>(rows + b?.num_rows()))?;
     table(vec![
         ("physical plan", text),
         ("stages", explain::graph(&planned.lowered.graph)),
-        ("total", format!("{rows} rows in {:.1} ms", seconds * 1e3)),
+        ("total", format!("{rows} rows in {:.1} ms{}", seconds * 1e3, memory_text(session))),
     ])
+}
+
+/// What the session has held at most, and spilled.
+fn memory_text(session: &Session) -> String {
+    let memory = session.memory();
+    let spilled = match memory.spilled_bytes {
+        0 => String::new(),
+        bytes => format!(", {} spilled", readable(bytes)),
+    };
+    format!("; memory since the session started: {} at most{spilled}", readable(memory.peak_bytes))
 }
 
 /// One row a line, each section under its title: reads well in a table and in a file alike.

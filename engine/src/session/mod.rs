@@ -68,6 +68,29 @@ pub struct QueryResult {
     pub kind: StatementKind,
 }
 
+/// What a statement gives, batch by batch. The rows have been computed; what memory had no room for is read
+/// from disk. Ends after an error.
+pub struct ResultStream {
+    pub schema: SchemaRef,
+    pub kind: StatementKind,
+    batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send>,
+}
+
+impl Iterator for ResultStream {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Result<RecordBatch>> {
+        self.batches.next()
+    }
+}
+
+impl From<QueryResult> for ResultStream {
+    fn from(result: QueryResult) -> Self {
+        let QueryResult { schema, batches, kind } = result;
+        ResultStream { schema, kind, batches: Box::new(batches.into_iter().map(Ok)) }
+    }
+}
+
 /// Whether a statement was a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatementKind {
@@ -127,8 +150,16 @@ impl Session {
         Ok(sql::parse(script)?.into_iter().map(|s| s.text).collect())
     }
 
-    /// Runs exactly one statement to its end.
+    /// Runs exactly one statement to its end, and gives all its rows in memory, which the memory limit does
+    /// not count.
     pub fn execute(&self, statement: &str) -> Result<QueryResult> {
+        let stream = self.stream(statement)?;
+        let (schema, kind) = (stream.schema.clone(), stream.kind.clone());
+        Ok(QueryResult { schema, kind, batches: stream.collect::<Result<_>>()? })
+    }
+
+    /// Runs exactly one statement to its end. Its rows may be many more than fit in memory.
+    pub fn stream(&self, statement: &str) -> Result<ResultStream> {
         let mut parsed = sql::parse(statement)?;
         let (Some(one), true) = (parsed.pop(), parsed.is_empty()) else {
             return Err(EngineError::execution(

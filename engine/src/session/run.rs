@@ -10,8 +10,9 @@ use dovetail_planner::lower::{Lowered, Parallelism, lower};
 use dovetail_planner::physical::Query;
 use dovetail_planner::plan_query;
 
-use super::{SchedulerKind, Session};
+use super::{RunningGuard, SchedulerKind, Session};
 use crate::error::{EngineError, Result};
+use crate::exchange::KeptReader;
 use crate::query::{QueryRun, WorkTables};
 use crate::scheduler::synchronous;
 use crate::task::QueryContext;
@@ -26,11 +27,22 @@ pub struct Planned {
     pub lowered: Lowered,
 }
 
-/// What a query run left: its rows, and the counters of its operators.
+/// What a query run left: its rows, and the counters of its operators. Can be cancelled until it is dropped.
 pub struct Ran {
     pub schema: SchemaRef,
-    pub batches: Vec<RecordBatch>,
+    pub rows: KeptReader,
     pub context: Arc<QueryContext>,
+    _running: RunningGuard,
+}
+
+impl Iterator for Ran {
+    type Item = Result<RecordBatch>;
+
+    /// The next rows, of exactly the query's schema.
+    fn next(&mut self) -> Option<Result<RecordBatch>> {
+        let batch = self.context.check_cancelled().and_then(|()| self.rows.next().transpose());
+        batch.and_then(|b| b.map(|b| b.to_record_batch(&self.schema)).transpose()).transpose()
+    }
 }
 
 impl Session {
@@ -49,7 +61,7 @@ impl Session {
             self.memory.clone(),
             self.spill.query(),
         ));
-        let _running = self.running.enter(context.clone());
+        let running = self.running.enter(context.clone());
         let run =
             Arc::new(QueryRun::new(graph, self.catalog.clone(), context.clone(), WorkTables::default()));
         match (&self.pool, self.options.scheduler) {
@@ -57,8 +69,8 @@ impl Session {
             (None, SchedulerKind::Synchronous) => synchronous::run(graph, run.as_ref())?,
             (_, kind) => return Err(EngineError::internal(format!("no driver for scheduler {kind:?}"))),
         }
-        let batches = run.record_batches(*result, schema)?;
-        Ok(Ran { schema: schema.clone(), batches, context })
+        let rows = KeptReader::taking(run.kept(*result));
+        Ok(Ran { schema: schema.clone(), rows, context, _running: running })
     }
 
     fn parallelism(&self) -> Parallelism {

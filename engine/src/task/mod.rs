@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
-use crate::exchange::ExchangeOutput;
+use crate::exchange::{ExchangeOutput, KeptRows};
 use crate::memory::{Governor, QuerySpill, Reservation, SpillSpace};
 
 /// Whether whoever pushes should go on.
@@ -75,6 +75,8 @@ pub trait Sink: Send {
 pub struct Output {
     /// Batches that stay in memory, by output partition; a sink without partitions uses number 0.
     pub partitions: Vec<Vec<Batch>>,
+    /// Rows in order, which may be on disk.
+    pub kept: Option<Arc<KeptRows>>,
     /// Rows by hash partition, which may be on disk.
     pub exchange: Option<Arc<ExchangeOutput>>,
     /// Memory of what stays there, if it is reserved.
@@ -87,7 +89,8 @@ impl Output {
     /// Rows in all partitions.
     pub fn rows(&self) -> u64 {
         let exchanged = self.exchange.as_ref().map_or(0, |e| (0..e.partitions()).map(|p| e.rows(p)).sum());
-        exchanged + self.partitions.iter().flatten().map(|b| b.rows as u64).sum::<u64>()
+        let kept = self.kept.as_ref().map_or(0, |k| k.rows());
+        kept + exchanged + self.partitions.iter().flatten().map(|b| b.rows as u64).sum::<u64>()
     }
 }
 

@@ -76,15 +76,14 @@ impl Sink for BuildRowsSink {
         hold(&mut self.held, &batch);
         self.batches.push(batch);
         if self.shape.is_partitionable() && self.writer.must_spill(self.held.bytes()) {
-            self.partition()?;
-            self.writer.spill(0)?;
+            self.spill()?;
         }
         Ok(Flow::Continue)
     }
 
     fn finish(mut self: Box<Self>) -> Result<Output> {
         let state = if self.writer.rows() > 0 {
-            self.partition()?;
+            self.spill()?;
             State::Exchange(self.writer.finish()?)
         } else {
             drop(self.writer);
@@ -96,14 +95,18 @@ impl Sink for BuildRowsSink {
 }
 
 impl BuildRowsSink {
-    /// Moves everything into the writer.
-    fn partition(&mut self) -> Result<()> {
-        for batch in self.batches.drain(..) {
+    /// Writes everything to disk.
+    fn spill(&mut self) -> Result<()> {
+        let batches = std::mem::take(&mut self.batches);
+        for batch in batches {
+            bases(&batch).for_each(|rows| self.held.remove(&rows));
             let mut push = |partition, rows: &Batch| self.writer.push(partition, rows);
             push_partitioned(&self.shape, batch, &mut push)?;
+            if self.writer.memory_bytes() > COPY_BYTES_MAX {
+                self.writer.spill(self.held.bytes())?;
+            }
         }
-        self.held.clear();
-        Ok(())
+        self.writer.spill(0)
     }
 }
 
@@ -242,8 +245,8 @@ impl Spillable for BuildRows {
     }
 }
 
-/// Rows that are copied at once when something is spilled that waits, bytes.
-const COPY_BYTES_MAX: usize = 8 << 20;
+/// A spill orders rows by partition in copies of about so many bytes.
+const COPY_BYTES_MAX: usize = 16 << 20;
 
 /// Rows of a task as partitions, if they are not yet.
 pub(super) fn partitioned(

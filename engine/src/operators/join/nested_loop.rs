@@ -16,15 +16,18 @@ use super::matched::{Countdown, Matched, emit_build_rows};
 use super::pairs::Pairs;
 use crate::batch::{BATCH_ROWS, Batch};
 use crate::error::Result;
+use crate::memory::Reservation;
 use crate::task::{Downstream, Flow, Operator, OperatorFactory, QueryContext, TaskContext};
 
-/// For `planner::pipeline::Transform::NestedLoopJoin`; `build` holds all rows of the build side. `tasks`
+/// For `planner::pipeline::Transform::NestedLoopJoin`; `build` holds all rows of the build side, which
+/// `memory` counts. `tasks`
 /// as in [`super::probe_factory`].
 pub fn nested_loop_factory(
     join: &NestedLoopJoin,
     probe_schema: &SchemaRef,
     build_schema: &SchemaRef,
     build: Vec<Batch>,
+    memory: Reservation,
     tasks: usize,
 ) -> Result<Arc<dyn OperatorFactory>> {
     let layout = Layout::new(join.kind, &join.output, probe_schema, build_schema)?;
@@ -45,6 +48,7 @@ pub fn nested_loop_factory(
             build: Arc::new(build),
             matched,
             countdown: Countdown::new(tasks),
+            _memory: memory,
         }),
     }))
 }
@@ -55,6 +59,7 @@ struct NestedLoopFactory {
 
 /// What all tasks of the stage share.
 struct Shared {
+    _memory: Reservation,
     join: NestedLoopJoin,
     probe_schema: SchemaRef,
     layout: Arc<Layout>,

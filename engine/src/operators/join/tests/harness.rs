@@ -161,7 +161,10 @@ pub fn nested_loop(
     (build_schema, build_batches): (&SchemaRef, Vec<Batch>),
     tasks: usize,
 ) -> Vec<Row> {
-    let factory = nested_loop_factory(join, probe_schema, build_schema, build_batches, tasks).unwrap();
+    let factory = {
+        let memory = Governor::unlimited().reserve("the build side");
+        nested_loop_factory(join, probe_schema, build_schema, build_batches, memory, tasks).unwrap()
+    };
     let types = full_row(join.kind, probe_schema, build_schema);
     rows(&run(factory, probe, tasks), &types, &join.output)
 }
