@@ -25,6 +25,7 @@ use crate::catalog::Catalog;
 use crate::error::{EngineError, Result};
 use crate::exchange::ExchangeReader;
 use crate::operators::join::JoinTable;
+use crate::operators::sort::SortedRun;
 use crate::scan::{RuntimeFilter, RuntimeFilters};
 use crate::scheduler::TaskRunner;
 use crate::task::{Output, QueryContext};
@@ -106,14 +107,10 @@ impl QueryRun {
         ExchangeReader::new(u64::from(stage.0), outputs, partition)
     }
 
-    /// The sorted runs of a stage, one a task, taken.
-    fn take_runs(&self, stage: StageId) -> Vec<Vec<Batch>> {
+    /// The sorted runs of a stage's tasks, in task order, taken.
+    fn take_runs(&self, stage: StageId) -> Vec<Arc<SortedRun>> {
         let mut outputs = self.stages[stage.0 as usize].outputs.lock();
-        outputs
-            .iter_mut()
-            .flatten()
-            .map(|o| std::mem::take(&mut o.partitions).into_iter().flatten().collect())
-            .collect()
+        outputs.iter_mut().flatten().flat_map(|o| std::mem::take(&mut o.runs)).collect()
     }
 
     fn join_table(&self, stage: StageId) -> Result<Arc<JoinTable>> {

@@ -177,7 +177,7 @@ fn per_task_source(query: &QueryRun, spec: &SourceSpec, task: &TaskContext) -> R
         }
         SourceSpec::SortMerge { stage, sort: s } => {
             let schema = &query.graph.stages[stage.0 as usize].work.sink_schema;
-            sort::merge_source(s, schema, query.take_runs(*stage))
+            sort::merge_source(s, schema, query.take_runs(*stage), task)
         }
         SourceSpec::Window { stage, window: w, input_schema } => {
             window::source(w, input_schema, query.partition(*stage, task.partition), task)
