@@ -11,15 +11,17 @@ use super::accumulators::{Accumulator, Rows};
 use super::distinct::DistinctSets;
 use super::group_table::{AfterTake, GroupTable};
 use super::ordered::OrderedRows;
-use super::parts::{WaitingParts, is_divisible};
 use super::shape::Shape;
 use super::{feed, finish};
 use crate::batch::{BATCH_ROWS, Batch, Column};
 use crate::error::Result;
 use crate::exchange::ExchangeReader;
+use crate::exchange::parts::{WaitingParts, is_divisible};
 use crate::memory::{KeptBatches, Reservation};
 use crate::task::{Source, TaskContext};
 
+/// What errors and files call the operator.
+const NAME: &str = "aggregation with DISTINCT or ORDER BY";
 /// Rows that are aggregated at a time; larger batches are cut.
 const CHUNK_ROWS: usize = 1 << 14;
 
@@ -55,9 +57,9 @@ impl SingleSource {
             shape,
             is_first_partition,
             task: task.clone(),
-            reservation: task.query.memory.reserve("aggregation with DISTINCT or ORDER BY"),
+            reservation: task.query.memory.reserve(NAME),
             input: Some((input, 0)),
-            waiting: WaitingParts::default(),
+            waiting: WaitingParts::new(NAME),
             result: ResultRows::none(),
         }
     }

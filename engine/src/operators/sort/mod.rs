@@ -163,7 +163,7 @@ impl SortKeys {
 }
 
 /// What the sort of a row of such a batch needs beside the row. Dictionaries become plain.
-fn sort_row_bytes(extended: &Batch) -> usize {
+pub(super) fn sort_row_bytes(extended: &Batch) -> usize {
     let plain = extended.columns.iter().filter_map(|column| match column.data_type() {
         DataType::Dictionary(_, values) => Some(values.primitive_width().unwrap_or(size_of::<u128>())),
         _ => None,

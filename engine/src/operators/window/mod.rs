@@ -8,6 +8,9 @@
 //! a million small partitions cost no more than a large one. The input's columns are not gathered:
 //! they leave as they came, seen through the order. Calls gather what they read.
 //!
+//! A hash partition that is too large for the memory is divided on disk, and taken part by part.
+//!
+//! - [`source`]: reads a hash partition, or its parts;
 //! - [`layout`]: where partitions and groups of peers start;
 //! - [`frames`], [`range`]: the rows that each row's frame spans;
 //! - [`rank`], [`navigate`]: the window functions proper;
@@ -22,6 +25,7 @@ mod layout;
 mod navigate;
 mod range;
 mod rank;
+mod source;
 mod total;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
@@ -32,14 +36,14 @@ use dovetail_planner::physical::{FrameBound, Window, WindowCall};
 
 use self::frames::Frames;
 use self::layout::Layout;
-use super::collect::concat_batches;
+use self::source::WindowSource;
+use super::collect::concat_any;
 use super::sort::argsort::sort_rows;
 use super::sort::keys::Key;
-use crate::batch::{BATCH_ROWS, Batch, Column};
+use crate::batch::{Batch, Column};
 use crate::error::{EngineError, Result};
 use crate::exchange::ExchangeReader;
 use crate::expr::compile;
-use crate::memory::{HeldBatches, Reservation};
 use crate::task::{Source, TaskContext};
 
 /// The rows of one hash partition with the calls' columns behind their own, in the order of the
@@ -53,16 +57,7 @@ pub fn source(
     for call in &window.calls {
         check(call)?;
     }
-    let window = window.clone();
-    Ok(Box::new(WindowSource {
-        window,
-        width: input_schema.fields().len(),
-        input: Some(input),
-        held: Some(HeldBatches::new(task, "a window function")),
-        reserved: None,
-        output: None,
-        next: 0,
-    }))
+    Ok(Box::new(WindowSource::new(window, input_schema, input, task)?))
 }
 
 /// Refuses what no function here can do, before anything runs.
@@ -80,47 +75,6 @@ fn check(call: &WindowCall) -> Result<()> {
     Ok(())
 }
 
-struct WindowSource {
-    window: Window,
-    width: usize,
-    input: Option<ExchangeReader>,
-    held: Option<HeldBatches>,
-    /// The output's memory.
-    reserved: Option<Reservation>,
-    /// Made when the first batch is asked for.
-    output: Option<Batch>,
-    /// First row of the output's next batch.
-    next: usize,
-}
-
-impl Source for WindowSource {
-    fn next(&mut self) -> Result<Option<Batch>> {
-        let output = match &self.output {
-            Some(output) => output,
-            None => {
-                let mut input = vec![];
-                for batch in self.input.take().into_iter().flatten() {
-                    let batch = batch?;
-                    if let Some(held) = &mut self.held {
-                        held.add(&batch)?;
-                    }
-                    input.push(batch);
-                }
-                let output = evaluate(&self.window, self.width, input)?;
-                let bytes = output.memory_bytes();
-                self.reserved = self.held.take().map(|h| h.become_bytes(bytes)).transpose()?;
-                self.output.insert(output)
-            }
-        };
-        let rows = BATCH_ROWS.min(output.rows - self.next);
-        if rows == 0 {
-            return Ok(None);
-        }
-        self.next += rows;
-        Ok(Some(output.slice(self.next - rows, rows)))
-    }
-}
-
 /// All rows with all columns.
 fn evaluate(window: &Window, width: usize, mut batches: Vec<Batch>) -> Result<Batch> {
     batches.retain(|b| b.rows > 0);
@@ -133,9 +87,15 @@ fn evaluate(window: &Window, width: usize, mut batches: Vec<Batch>) -> Result<Ba
             "one partition of a window has {rows} rows, more than 4,294,967,295; use more partitions"
         )));
     }
-    let batch = concat_batches(&batches)?;
-    drop(batches);
-    debug_assert_eq!(batch.columns.len(), width);
+    let mut pieces: Vec<Vec<ArrayRef>> = vec![Vec::with_capacity(batches.len()); width];
+    for batch in batches {
+        for (pieces, column) in pieces.iter_mut().zip(&batch.columns) {
+            pieces.push(column.values()?);
+        }
+    }
+    // Column by column, so that no more than one is in memory twice.
+    let columns = pieces.into_iter().map(|pieces| concat_any(&pieces).map(Column::new));
+    let batch = Batch { columns: columns.collect::<Result<_>>()?, rows };
     let mut sorted = Sorted::new(window, batch)?;
     let columns = window.calls.iter().map(|call| sorted.call(call)).collect::<Result<Vec<_>>>()?;
     let mut output = sorted.batch;

@@ -12,7 +12,9 @@ use dovetail_planner::physical::{FrameBound, FrameUnits, SortKey, Window, Window
 use super::super::source;
 use crate::batch::Batch;
 use crate::exchange::ExchangeReader;
-use crate::operators::harness::{Random, drain, rows, task};
+use crate::memory::{Governor, SpillPolicy, SpillSpace};
+use crate::operators::harness::{Random, drain, rows};
+use crate::task::{QueryContext, TaskContext};
 
 pub(super) const PARTITION: usize = 0;
 pub(super) const ORDER: usize = 1;
@@ -310,13 +312,20 @@ fn found(value: &ScalarValue) -> String {
 }
 
 /// Runs the window and holds every value against its definition.
+/// Holds the result over `n` random rows against the definitions, in memory and spilling whenever it can.
 pub(super) fn verify(window: &Window, order: &DataType, n: usize, seed: u64) {
-    let schema = schema(order);
-    let output = drain(
-        source(window, &schema, ExchangeReader::of_batches(input(n, order, &mut Random(seed))), &task(0, 1))
-            .unwrap(),
-    )
-    .unwrap();
+    verify_within(window, order, n, seed, &Arc::default());
+    let memory = Governor::new(u64::MAX, SpillPolicy::Always);
+    let spilling = Arc::new(QueryContext::bounded(0, memory, SpillSpace::default().query()));
+    verify_within(window, order, n, seed, &spilling);
+    assert!(spilling.memory.spilled_bytes() > 0 || window.partition_by.is_empty());
+    assert_eq!(spilling.memory.used_bytes(), 0);
+}
+
+fn verify_within(window: &Window, order: &DataType, n: usize, seed: u64, query: &Arc<QueryContext>) {
+    let input = ExchangeReader::of_batches(input(n, order, &mut Random(seed)));
+    let task = TaskContext::new(0, 1, query.clone());
+    let output = drain(source(window, &schema(order), input, &task).unwrap()).unwrap();
     assert_eq!(output.iter().map(|b| b.rows).sum::<usize>(), n);
     for (i, call) in window.calls.iter().enumerate() {
         assert!(output.iter().all(|b| b.columns[COLUMNS + i].data_type() == call.output.data_type()));
