@@ -70,6 +70,31 @@ pub fn merge_source(
     merge::source(sort, schema, runs, task)
 }
 
+/// Sorts rows of one task within another operator.
+pub(super) struct ExternalSort {
+    sorter: run::RunSorter,
+    sort: Sort,
+    schema: SchemaRef,
+    task: TaskContext,
+}
+
+impl ExternalSort {
+    pub(super) fn new(sort: &Sort, schema: &SchemaRef, task: &TaskContext) -> Result<Self> {
+        let keys = SortKeys::new(&sort.keys, schema.fields().len())?;
+        let (sort, schema, task) = (sort.clone(), schema.clone(), task.clone());
+        Ok(ExternalSort { sorter: run::RunSorter::new(keys, &task), sort, schema, task })
+    }
+
+    pub(super) fn push(&mut self, batch: &Batch) -> Result<()> {
+        self.sorter.add(batch)
+    }
+
+    /// The rows in order.
+    pub(super) fn finish(self) -> Result<Box<dyn Source>> {
+        merge_source(&self.sort, &self.schema, self.sorter.into_runs()?, &self.task)
+    }
+}
+
 /// Sort keys over an input, compiled. Keys that are not plain columns are computed once, when a batch
 /// arrives, and travel behind its `width` own columns; the batch is then called extended.
 struct SortKeys {

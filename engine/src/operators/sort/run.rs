@@ -78,7 +78,7 @@ impl RunSorter {
     }
 
     /// All rows as sorted runs.
-    pub(super) fn finish(mut self) -> Result<Vec<Arc<SortedRun>>> {
+    pub(super) fn into_runs(mut self) -> Result<Vec<Arc<SortedRun>>> {
         self.keep_run()?;
         Ok(self.runs)
     }
@@ -120,6 +120,6 @@ impl Sink for RunSorter {
     }
 
     fn finish(self: Box<Self>) -> Result<Output> {
-        Ok(Output { runs: RunSorter::finish(*self)?, ..Output::default() })
+        Ok(Output { runs: self.into_runs()?, ..Output::default() })
     }
 }

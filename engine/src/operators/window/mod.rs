@@ -11,6 +11,7 @@
 //! A hash partition that is too large for the memory is divided on disk, and taken part by part.
 //!
 //! - [`source`]: reads a hash partition, or its parts;
+//! - [`stream`]: computes what is too large even so from row to row, behind a sort on disk;
 //! - [`layout`]: where partitions and groups of peers start;
 //! - [`frames`], [`range`]: the rows that each row's frame spans;
 //! - [`rank`], [`navigate`]: the window functions proper;
@@ -26,6 +27,7 @@ mod navigate;
 mod range;
 mod rank;
 mod source;
+mod stream;
 mod total;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
@@ -103,6 +105,15 @@ fn evaluate(window: &Window, width: usize, mut batches: Vec<Batch>) -> Result<Ba
     Ok(output)
 }
 
+/// The keys of PARTITION BY, then those of ORDER BY.
+fn keys(window: &Window, batch: &Batch) -> Result<Vec<Key>> {
+    let key = |expr: &Expr, descending, nulls_first| {
+        Key::new(&compile(expr)?.evaluate(batch)?.values()?, descending, nulls_first)
+    };
+    let partition = window.partition_by.iter().map(|expr| key(expr, false, false));
+    partition.chain(window.order_by.iter().map(|o| key(&o.expr, o.descending, o.nulls_first))).collect()
+}
+
 /// The rows in the order of the window, and what all calls share.
 struct Sorted {
     batch: Batch,
@@ -115,16 +126,7 @@ struct Sorted {
 
 impl Sorted {
     fn new(window: &Window, batch: Batch) -> Result<Self> {
-        let key = |expr: &Expr, descending, nulls_first| {
-            Key::new(&compile(expr)?.evaluate(&batch)?.values()?, descending, nulls_first)
-        };
-        let mut keys = vec![];
-        for expr in &window.partition_by {
-            keys.push(key(expr, false, false)?);
-        }
-        for order in &window.order_by {
-            keys.push(key(&order.expr, order.descending, order.nulls_first)?);
-        }
+        let mut keys = keys(window, &batch)?;
         let flat: Vec<Key> = keys.iter().map(Key::share).flat_map(Key::flat).collect();
         let order = sort_rows(&flat, batch.rows, None)?;
         let batch = if order.iter().enumerate().all(|(i, &row)| i as u32 == row) {

@@ -2,8 +2,8 @@
 //!
 //! Rows are kept until all of them are there. Told to spill before that, the source divides the partition by
 //! other bits of the hash of PARTITION BY, and takes the parts one by one; a partition that waited on disk and
-//! is larger than a task's share is divided at once. One partition of the window cannot be divided: it must
-//! fit the limit.
+//! is larger than a task's share is divided at once. What cannot be divided, one partition of the window, is
+//! sorted on disk if the calls can do with that ([`stream`](super::stream)); else it must fit the limit.
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
@@ -13,13 +13,14 @@ use dovetail_shuffle::memory::HeldMemory;
 use dovetail_shuffle::partitioner::{EXCHANGE_SEED, hash_columns};
 
 use super::evaluate;
+use super::stream::{Stream, is_streamable, order_of};
 use crate::batch::{BATCH_ROWS, Batch};
 use crate::error::Result;
 use crate::exchange::ExchangeReader;
 use crate::exchange::parts::{WaitingParts, is_divisible};
 use crate::expr::{CompiledExpr, compile};
 use crate::memory::{KeptBatches, Reservation};
-use crate::operators::sort::sort_row_bytes;
+use crate::operators::sort::{ExternalSort, sort_row_bytes};
 use crate::task::{Source, TaskContext};
 
 /// What errors and files call the operator.
@@ -30,14 +31,14 @@ const CALL_ROW_BYTES: usize = 16;
 /// The rows of a hash partition with the calls' columns. The work is done when batches are asked for.
 pub(super) struct WindowSource {
     window: Window,
-    /// Columns of the input.
-    width: usize,
+    schema: SchemaRef,
     partition_by: Vec<CompiledExpr>,
     task: TaskContext,
     reservation: Reservation,
     /// A partition, or a part that was divided so often.
     input: Option<(ExchangeReader, u32)>,
     waiting: WaitingParts,
+    stream: Option<Stream>,
     output: Batch,
     /// First row of the output's next batch.
     next: usize,
@@ -52,18 +53,19 @@ impl WindowSource {
     ) -> Result<Self> {
         Ok(WindowSource {
             window: window.clone(),
-            width: input_schema.fields().len(),
+            schema: input_schema.clone(),
             partition_by: window.partition_by.iter().map(compile).collect::<Result<_>>()?,
             task: task.clone(),
             reservation: task.query.memory.reserve(NAME),
             input: Some((input, 0)),
             waiting: WaitingParts::new(NAME),
+            stream: None,
             output: Batch { columns: vec![], rows: 0 },
             next: 0,
         })
     }
 
-    /// The result of a partition or a part; it is empty if that was divided.
+    /// The result of a partition or a part; it is empty if that was divided or sorted.
     fn evaluate(&mut self, mut reader: ExchangeReader, depth: u32) -> Result<Batch> {
         let is_divisible = is_divisible(depth) && !self.partition_by.is_empty();
         let share = self.task.query.memory.fair_share_bytes() as u64;
@@ -89,15 +91,29 @@ impl WindowSource {
                     let bytes = bytes * reader.rows_left();
                     return self.divide(reader, bytes, depth);
                 }
-                is_firm = true;
                 self.reservation.shrink(0);
+                if is_streamable(&self.window) {
+                    kept.take().into_iter().rev().for_each(|batch| reader.put_back(batch));
+                    self.sort(reader)?;
+                    return Ok(Batch { columns: vec![], rows: 0 });
+                }
+                is_firm = true;
                 self.reservation.resize_firm(bytes)?;
             }
         }
-        let output = evaluate(&self.window, self.width, kept.take())?;
+        let output = evaluate(&self.window, self.schema.fields().len(), kept.take())?;
         self.reservation.shrink(0);
         self.reservation.resize_firm(held_bytes(&output))?;
         Ok(output)
+    }
+
+    fn sort(&mut self, mut reader: ExchangeReader) -> Result<()> {
+        let mut rows = ExternalSort::new(&order_of(&self.window), &self.schema, &self.task)?;
+        while let Some(batch) = reader.next().transpose()? {
+            rows.push(&batch)?;
+        }
+        self.stream = Some(Stream::new(&self.window, rows.finish()?));
+        Ok(())
     }
 
     /// What a row needs beside itself.
@@ -130,6 +146,12 @@ impl WindowSource {
 impl Source for WindowSource {
     fn next(&mut self) -> Result<Option<Batch>> {
         while self.next == self.output.rows {
+            if let Some(stream) = &mut self.stream {
+                if let Some(batch) = stream.next(&mut self.reservation)? {
+                    return Ok(Some(batch));
+                }
+                self.stream = None;
+            }
             self.output = Batch { columns: vec![], rows: 0 };
             self.next = 0;
             self.reservation.resize_firm(0)?;
@@ -148,8 +170,8 @@ fn keys_of(partition_by: &[CompiledExpr], batch: &Batch) -> Result<Vec<ArrayRef>
     partition_by.iter().map(|key| key.evaluate(batch)?.values()).collect()
 }
 
-/// What a result holds, with the order through which its columns are seen.
-fn held_bytes(output: &Batch) -> usize {
-    let columns = output.columns.iter().map(|c| c.base().clone()).collect();
-    HeldMemory::default().add(&Rows::new(columns, output.rows)) + output.rows * size_of::<u32>()
+/// What a batch holds, with the order through which its columns are seen.
+pub(super) fn held_bytes(batch: &Batch) -> usize {
+    let columns = batch.columns.iter().map(|c| c.base().clone()).collect();
+    HeldMemory::default().add(&Rows::new(columns, batch.rows)) + batch.rows * size_of::<u32>()
 }
