@@ -92,7 +92,7 @@ fn answers_are_the_same_at_a_small_limit() {
 fn sorted_results_are_the_same_at_a_small_limit() {
     let directory = tempfile::tempdir().unwrap();
     // The rows do not fit; the result does.
-    let little = session(directory.path(), Some(MemoryLimit::Bytes(5 << 20)), None);
+    let little = session(directory.path(), Some(MemoryLimit::Bytes(4 << 20)), None);
     let plenty = session(directory.path(), None, None);
     for query in [
         "SELECT l_orderkey, l_linenumber FROM lineitem ORDER BY l_comment, l_orderkey, l_linenumber",

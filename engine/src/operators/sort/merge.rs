@@ -1,7 +1,7 @@
 //! Merges sorted runs with a tree of losers.
 //!
 //! A run is read one batch at a time, and its keys are computed as it is read. Rows are taken one by one, and
-//! interleaved into batches of the usual size. A run that has won some times in a row is likely to win more:
+//! interleaved into batches. A run that has won some times in a row is likely to win more:
 //! then everything in its batch that comes before the second run's next row is taken at once, found by a
 //! search with growing steps; a long stretch goes on as a slice of its batch. Equal rows come in the order of
 //! the runs.
@@ -18,15 +18,15 @@ use arrow::datatypes::{DataType, SchemaRef};
 use dovetail_planner::physical::Sort;
 
 use super::comparable::{ComparableKeys, MergeKeys};
-use super::sorted_run::{RunReader, RunWriter, SortedRun, block_bytes};
+use super::sorted_run::{RunReader, RunWriter, SortedRun, batch_rows, block_bytes};
 use super::tree::LoserTree;
-use crate::batch::{BATCH_ROWS, Batch, Column};
+use crate::batch::{Batch, Column};
 use crate::error::Result;
 use crate::memory::Reservation;
 use crate::task::{Source, TaskContext};
 
-/// A stretch of one batch that is at least this long is not copied.
-const SLICE_ROWS: usize = BATCH_ROWS / 4;
+/// A stretch of one batch that has at least this part of the rows that go out at once is not copied.
+const SLICE_PART: usize = 4;
 /// A run that gave so many rows in succession is searched for more of them.
 const STREAK_ROWS: usize = 16;
 /// What a run that is being merged holds, in blocks: one as it was read, perhaps larger than others, and its
@@ -170,6 +170,8 @@ struct Merge {
     mixed: Vec<Batch>,
     /// `(position in mixed, row)` of what goes into the next interleaved batch.
     rows: Vec<(usize, usize)>,
+    /// Rows of such a batch.
+    batch_rows: usize,
     /// A slice that goes out behind the interleaved rows.
     slice: Option<Batch>,
     /// For the batches that are being read, and their keys.
@@ -216,15 +218,17 @@ impl Merge {
         }
         let firsts = inputs.iter().map(Input::prefix).collect();
         let tree = LoserTree::new(firsts, &ties(&inputs));
-        let (mixed, rows, slice) = (vec![], Vec::with_capacity(BATCH_ROWS), None);
-        Ok(Merge { keys, types, inputs, tree, streak: 0, left: fetch, mixed, rows, slice, reservation })
+        let batch_rows = batch_rows(reservation.governor());
+        let (mixed, rows, slice) = (vec![], Vec::with_capacity(batch_rows), None);
+        let (streak, left) = (0, fetch);
+        Ok(Merge { keys, types, inputs, tree, streak, left, mixed, rows, batch_rows, slice, reservation })
     }
 
     fn next(&mut self) -> Result<Option<Batch>> {
         loop {
             let first = self.tree.first().filter(|_| self.left > 0);
             if !self.rows.is_empty()
-                && (first.is_none() || self.slice.is_some() || self.rows.len() >= BATCH_ROWS)
+                && (first.is_none() || self.slice.is_some() || self.rows.len() >= self.batch_rows)
             {
                 return self.interleaved().map(Some);
             }
@@ -249,7 +253,7 @@ impl Merge {
         let head = input.head.as_mut().expect("invariant: the first run has a row");
         let start = head.row;
         head.row += rows;
-        if rows >= SLICE_ROWS {
+        if rows >= self.batch_rows / SLICE_PART {
             self.slice = Some(head.batch.slice(start, rows));
         } else {
             let mixed = *head.mixed.get_or_insert_with(|| {

@@ -34,8 +34,8 @@ pub(super) fn block_bytes(memory: &Governor) -> usize {
     (memory.limit_bytes() / BLOCK_SHARE).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
 }
 
-/// Rows of a run's batch in memory: as many as usual, or fewer where blocks are smaller than usual.
-fn batch_rows(memory: &Governor) -> usize {
+/// Rows of a batch of a run in memory, and of a merge: as many as usual, or fewer where blocks are smaller.
+pub(super) fn batch_rows(memory: &Governor) -> usize {
     BATCH_ROWS * block_bytes(memory) / BLOCK_BYTES_MAX
 }
 
