@@ -16,20 +16,28 @@ pub struct SpillFileWriter {
     segment: SegmentWriter,
     waiting: Vec<Rows>,
     waiting_bytes: usize,
+    block_bytes: usize,
 }
 
 impl SpillFileWriter {
     /// A new file. `name` appears in its name.
     pub fn create(store: &QueryStore, name: &str) -> Result<SpillFileWriter> {
         let segment = SegmentWriter::create(store, name, 1)?;
-        Ok(SpillFileWriter { segment, waiting: vec![], waiting_bytes: 0 })
+        Ok(SpillFileWriter { segment, waiting: vec![], waiting_bytes: 0, block_bytes: BLOCK_BYTES_MIN })
+    }
+
+    /// With blocks of about so many bytes, for who reads many files at once with little memory; at most a
+    /// quarter of a mebibyte.
+    pub fn with_block_bytes(mut self, bytes: usize) -> SpillFileWriter {
+        self.block_bytes = bytes.min(BLOCK_BYTES_MIN);
+        self
     }
 
     /// Writes rows after those written before. After an error the writer is to be dropped.
     pub fn write(&mut self, rows: Rows) -> Result<()> {
         self.waiting_bytes += rows.encoded_bytes();
         self.waiting.push(rows);
-        if self.waiting_bytes >= BLOCK_BYTES_MIN { self.flush() } else { Ok(()) }
+        if self.waiting_bytes >= self.block_bytes { self.flush() } else { Ok(()) }
     }
 
     /// The file, complete.

@@ -15,9 +15,8 @@ const SCALE_FACTOR: f64 = 0.01;
 /// Too small for the groups and rows of the queries here, which have some megabytes.
 const LIMIT: MemoryLimit = MemoryLimit::Bytes(1 << 20);
 
-/// What groups, deduplicates or sorts within groups, and can spill. In a fixed order without ORDER BY: sorts
-/// do not spill yet.
-const QUERIES: [&str; 7] = [
+/// What groups, deduplicates, joins, sorts or numbers rows, and can spill.
+const QUERIES: [&str; 15] = [
     "SELECT sum(n), count(*), max(k) FROM (SELECT l_orderkey k, l_partkey, count(*) n FROM lineitem GROUP BY ALL)",
     "SELECT count(*), sum(length(c)) FROM (SELECT DISTINCT l_comment c, l_orderkey FROM lineitem)",
     "SELECT count(*), sum(a), sum(b) FROM (SELECT l_orderkey, count(DISTINCT l_suppkey) a, \
@@ -29,6 +28,22 @@ const QUERIES: [&str; 7] = [
     "SELECT count(*), sum(m) FROM (SELECT l_partkey, l_suppkey, l_shipdate, median(l_quantity) m FROM lineitem \
      GROUP BY l_partkey, l_suppkey, l_shipdate)",
     "SELECT count(DISTINCT l_comment) FROM lineitem",
+    "SELECT count(*), sum(k), min(c), max(c) FROM (SELECT l_orderkey k, l_comment c FROM lineitem \
+     ORDER BY l_comment DESC, l_orderkey, l_linenumber LIMIT 20 OFFSET 50000)",
+    "SELECT sum(k), sum(n) FROM (SELECT l_orderkey k, l_linenumber n FROM lineitem \
+     ORDER BY l_shipdate, l_extendedprice DESC, l_orderkey, l_linenumber LIMIT 30000)",
+    "SELECT sum(r * l_linenumber), sum(s) FROM (SELECT l_linenumber, rank() OVER w r, sum(l_quantity) OVER w s \
+     FROM lineitem WINDOW w AS (PARTITION BY l_suppkey ORDER BY l_shipdate))",
+    "SELECT count(*), sum(l), max(t) FROM (SELECT lead(l_orderkey) OVER w l, max(l_comment) OVER w t FROM lineitem \
+     WINDOW w AS (PARTITION BY l_orderkey ORDER BY l_linenumber))",
+    "SELECT sum(r * l_orderkey), max(d) FROM (SELECT l_orderkey, row_number() OVER w r, dense_rank() OVER w d FROM \
+     lineitem WINDOW w AS (ORDER BY l_comment, l_orderkey, l_linenumber))",
+    "SELECT count(*), sum(a.l_quantity * b.l_tax), max(b.l_comment) FROM lineitem a JOIN lineitem b \
+     ON a.l_orderkey = b.l_orderkey AND a.l_linenumber = b.l_linenumber",
+    "SELECT count(*), count(a.l_orderkey), sum(b.l_partkey) FROM (SELECT * FROM lineitem WHERE l_linenumber < 3) a \
+     FULL JOIN lineitem b ON a.l_orderkey = b.l_orderkey AND a.l_linenumber = b.l_linenumber AND a.l_tax > 0.04",
+    "SELECT count(*), sum(length(l_comment)) FROM lineitem a WHERE EXISTS (SELECT 1 FROM lineitem b \
+     WHERE a.l_comment = b.l_comment AND a.l_orderkey <> b.l_orderkey)",
 ];
 
 fn data() -> &'static str {
@@ -80,17 +95,43 @@ fn answers_are_the_same_at_a_small_limit() {
 }
 
 #[test]
+fn sorted_results_are_the_same_at_a_small_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let little = session(directory.path(), Some(LIMIT), None);
+    let plenty = session(directory.path(), None, None);
+    for query in [
+        "SELECT l_orderkey, l_comment, l_linenumber FROM lineitem ORDER BY l_comment, l_orderkey, l_linenumber",
+        "SELECT l_orderkey FROM lineitem ORDER BY l_shipinstruct DESC, l_extendedprice * l_tax, l_comment, l_orderkey",
+        "SELECT l_orderkey, l_linenumber FROM lineitem ORDER BY l_comment DESC, l_orderkey, l_linenumber \
+         LIMIT 30000 OFFSET 25000",
+    ] {
+        let expected = plenty.execute(query).unwrap();
+        let before = little.memory().spilled_bytes;
+        let found = little.execute(query).unwrap_or_else(|e| panic!("{query}: {e}"));
+        assert!(text(&found.batches) == text(&expected.batches), "{query}");
+        assert!(little.memory().spilled_bytes > before, "nothing was spilled: {query}");
+        drop((found, expected));
+        assert_nothing_left(&little, directory.path());
+    }
+}
+
+#[test]
 fn explain_analyze_tells_who_spilled() {
     let directory = tempfile::tempdir().unwrap();
     let session = session(directory.path(), Some(LIMIT), None);
-    let result = session.execute(&format!("EXPLAIN ANALYZE {}", QUERIES[0])).unwrap();
-    let lines: Vec<String> = result
-        .batches
-        .iter()
-        .flat_map(|b| b.column(0).as_string_view().iter().flatten().map(str::to_string).collect::<Vec<_>>())
-        .collect();
-    let spilled: Vec<_> = lines.iter().filter(|l| l.contains("MB spilled")).collect();
-    assert!(!spilled.is_empty() && spilled.iter().all(|l| l.contains("Aggregate")), "{}", lines.join("\n"));
+    for (query, operator) in [(QUERIES[0], "Aggregate"), (QUERIES[7], "TopK"), (QUERIES[9], "Window")] {
+        let result = session.execute(&format!("EXPLAIN ANALYZE {query}")).unwrap();
+        let lines: Vec<String> = result
+            .batches
+            .iter()
+            .flat_map(|b| {
+                b.column(0).as_string_view().iter().flatten().map(str::to_string).collect::<Vec<_>>()
+            })
+            .collect();
+        let spilled: Vec<_> = lines.iter().filter(|l| l.contains("MB spilled")).collect();
+        assert!(spilled.iter().any(|l| l.contains(operator)), "{}", lines.join("\n"));
+        assert!(!spilled.iter().any(|l| l.contains("Scan")), "{}", lines.join("\n"));
+    }
 }
 
 #[test]
@@ -111,15 +152,17 @@ fn what_cannot_spill_fails_with_the_setting() {
     let directory = tempfile::tempdir().unwrap();
     let session = session(directory.path(), Some(LIMIT), None);
     let queries = [
-        ("a sort", "SELECT l_comment, l_orderkey FROM lineitem ORDER BY l_comment, l_orderkey"),
-        ("a result that is kept", "SELECT * FROM lineitem"),
+        (
+            "the inner side of a join without equal keys",
+            "SELECT count(*) FROM lineitem a, lineitem b WHERE a.l_comment < b.l_comment",
+        ),
         (
             "aggregation with DISTINCT or ORDER BY",
             "SELECT string_agg(l_comment, '' ORDER BY l_tax) FROM lineitem",
         ),
         (
             "a window function",
-            "SELECT sum(r) FROM (SELECT row_number() OVER (ORDER BY l_comment) r FROM lineitem)",
+            "SELECT sum(r) FROM (SELECT percent_rank() OVER (ORDER BY l_comment) r FROM lineitem)",
         ),
     ];
     for (operator, query) in queries {
@@ -171,6 +214,9 @@ fn everything_spills_when_it_is_told_to() {
         "SELECT column1, count(DISTINCT column2), sum(DISTINCT column2 + 1) FROM t GROUP BY column1",
         "SELECT DISTINCT column1 FROM t",
         "SELECT row_number() OVER (PARTITION BY column1) FROM t",
+        "SELECT row_number() OVER (ORDER BY column1) FROM t",
+        "SELECT * FROM t ORDER BY column2 DESC, column1",
+        "SELECT * FROM t ORDER BY column2 LIMIT 2",
     ] {
         let before = session.memory().spilled_bytes;
         session.execute(query).unwrap();

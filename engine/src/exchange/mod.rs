@@ -10,6 +10,8 @@
 //! between two of their batches. All of it is the shuffle's [`MapOutput`](dovetail_shuffle::output): one
 //! segment file for each spell of waiting, partition-major.
 //!
+//! [`parts`] divides a partition that is too large for the memory, on disk, as often as need be.
+//!
 //! What always holds: a partition has one reader, which takes batches out one by one, memory first, then
 //! disk, block by block, so that what it has not read yet can still be spilled; at the end it compares the
 //! rows that it read with those that were written, and fails the query if they differ. Columns may come back
@@ -17,6 +19,7 @@
 
 mod kept;
 mod output;
+pub(crate) mod parts;
 mod reader;
 mod writer;
 

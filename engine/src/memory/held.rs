@@ -1,4 +1,4 @@
-//! Batches that an operator keeps in memory and cannot spill.
+//! Batches that an operator keeps in memory.
 
 use dovetail_shuffle::Rows;
 use dovetail_shuffle::memory::HeldMemory;
@@ -49,5 +49,46 @@ impl HeldBatches {
     pub fn become_bytes(mut self, bytes: usize) -> Result<Reservation> {
         self.reservation.resize_firm(bytes)?;
         Ok(self.reservation)
+    }
+}
+
+/// Batches that an operator keeps until it knows what becomes of them: buffers that they share are counted
+/// once. Nothing is reserved: that is for the operator, which knows what else it holds.
+#[derive(Default)]
+pub struct KeptBatches {
+    batches: Vec<Batch>,
+    held: HeldMemory,
+    rows: usize,
+}
+
+impl KeptBatches {
+    /// Adds a batch, gathered.
+    pub fn push(&mut self, batch: &Batch) -> Result<()> {
+        let batch = batch.gathered()?;
+        let columns = batch.columns.iter().map(|c| c.base().clone()).collect();
+        self.held.add(&Rows::new(columns, batch.rows));
+        self.rows += batch.rows;
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    /// Rows of all batches.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// What the batches hold.
+    pub fn bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
+    /// The batches, in the order in which they came.
+    pub fn batches(&self) -> &[Batch] {
+        &self.batches
+    }
+
+    /// The batches, taken out.
+    pub fn take(&mut self) -> Vec<Batch> {
+        std::mem::take(self).batches
     }
 }

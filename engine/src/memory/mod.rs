@@ -31,7 +31,7 @@ mod reservation;
 mod spill;
 
 pub use governor::{Governor, MemoryUse, SpillPolicy};
-pub use held::HeldBatches;
+pub use held::{HeldBatches, KeptBatches};
 pub use limit::{MEMORY_LIMIT_BYTES_MIN, MemoryLimit};
 pub use parked::{Parked, Spillable};
 pub use reservation::{Charge, Reservation};

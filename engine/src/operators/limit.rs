@@ -23,22 +23,6 @@ pub fn limit_factory(limit: &Limit) -> Arc<dyn OperatorFactory> {
     Arc::new(LimitFactory { limit: limit.clone() })
 }
 
-/// The first `rows` rows of batches.
-pub(super) fn first_rows(mut batches: Vec<Batch>, rows: u64) -> Vec<Batch> {
-    let mut left = rows;
-    batches.retain_mut(|batch| {
-        if left == 0 {
-            return false;
-        }
-        if batch.rows as u64 > left {
-            *batch = batch.slice(0, left as usize);
-        }
-        left -= batch.rows as u64;
-        true
-    });
-    batches
-}
-
 struct AtMostFactory {
     left: Arc<AtomicU64>,
 }

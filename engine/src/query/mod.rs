@@ -27,6 +27,7 @@ use crate::error::{EngineError, Result};
 use crate::exchange::{ExchangeReader, KeptReader, KeptRows};
 use crate::memory::{HeldBatches, Reservation};
 use crate::operators::join::{BuildRows, BuildSide, PARTITIONS};
+use crate::operators::sort::SortedRun;
 use crate::scan::{RuntimeFilter, RuntimeFilters};
 use crate::scheduler::TaskRunner;
 use crate::scheduler::events::{StageShape, StageSplit};
@@ -136,15 +137,11 @@ impl QueryRun {
         ExchangeReader::new(u64::from(stage.0), outputs, partition)
     }
 
-    /// The sorted runs of a stage, one a task, taken.
-    fn take_runs(&self, stage: StageId) -> Vec<Vec<Batch>> {
+    /// The sorted runs of a stage's tasks, in task order, taken.
+    fn take_runs(&self, stage: StageId) -> Vec<Arc<SortedRun>> {
         let slot = self.slot(stage);
         let mut outputs = slot.outputs.lock();
-        outputs
-            .iter_mut()
-            .flatten()
-            .map(|o| std::mem::take(&mut o.partitions).into_iter().flatten().collect())
-            .collect()
+        outputs.iter_mut().flatten().flat_map(|o| std::mem::take(&mut o.runs)).collect()
     }
 
     fn build_side(&self, stage: StageId) -> Result<Arc<BuildSide>> {

@@ -193,7 +193,7 @@ fn per_task_source(query: &QueryRun, spec: &SourceSpec, task: &TaskContext) -> R
         }
         SourceSpec::SortMerge { stage, sort: s } => {
             let schema = query.slot(*stage).work().sink_schema.clone();
-            sort::merge_source(s, &schema, query.take_runs(*stage))
+            sort::merge_source(s, &schema, query.take_runs(*stage), task)
         }
         SourceSpec::Window { stage, window: w, input_schema } => {
             window::source(w, input_schema, query.partition(*stage, task.partition), task)

@@ -14,6 +14,7 @@ use crate::batch::Batch;
 use crate::error::{EngineError, Result};
 use crate::exchange::{ExchangeOutput, KeptRows};
 use crate::memory::{Governor, QuerySpill, Reservation, SpillSpace};
+use crate::operators::sort::SortedRun;
 
 /// Whether whoever pushes should go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct Output {
     pub kept: Option<Arc<KeptRows>>,
     /// Rows by hash partition, which may be on disk.
     pub exchange: Option<Arc<ExchangeOutput>>,
+    /// Sorted rows, which may be on disk.
+    pub runs: Vec<Arc<SortedRun>>,
     /// Memory of what stays there, if it is reserved.
     pub memory: Option<Reservation>,
     /// Something else that later stages on this process share: a join table.
@@ -86,11 +89,12 @@ pub struct Output {
 }
 
 impl Output {
-    /// Rows in all partitions.
+    /// Rows in all partitions and runs.
     pub fn rows(&self) -> u64 {
         let exchanged = self.exchange.as_ref().map_or(0, |e| (0..e.partitions()).map(|p| e.rows(p)).sum());
         let kept = self.kept.as_ref().map_or(0, |k| k.rows());
-        kept + exchanged + self.partitions.iter().flatten().map(|b| b.rows as u64).sum::<u64>()
+        let sorted = self.runs.iter().map(|run| run.rows()).sum::<u64>();
+        kept + exchanged + sorted + self.partitions.iter().flatten().map(|b| b.rows as u64).sum::<u64>()
     }
 }
 

@@ -4,7 +4,7 @@
 //! groups, and the partition is taken in parts in memory, one after the other, each of which fits. If there
 //! are more than the memory holds, the parts go to disk, and are taken in parts again if need be ([`parts`]).
 //!
-//! [`parts`]: super::parts
+//! [`parts`]: crate::exchange::parts
 
 use arrow::array::ArrayRef;
 use dovetail_shuffle::Rows as HeldRows;
@@ -12,15 +12,17 @@ use dovetail_shuffle::memory::HeldMemory;
 
 use super::accumulators::{Accumulator, Rows};
 use super::group_table::{AfterTake, GroupTable};
-use super::parts::{WaitingParts, is_divisible};
-use super::scatter::{PARTS_MAX, split};
 use super::shape::Shape;
 use super::single::ResultRows;
 use crate::batch::{Batch, Column};
 use crate::error::{EngineError, Result};
 use crate::exchange::ExchangeReader;
+use crate::exchange::parts::{PARTS_MAX, WaitingParts, is_divisible, split};
 use crate::memory::Reservation;
 use crate::task::{Source, TaskContext};
+
+/// What errors and files call the operator.
+const NAME: &str = "aggregation";
 
 /// When a partition is taken in parts.
 #[derive(Debug, Clone, Copy)]
@@ -81,10 +83,10 @@ impl FinalSource {
             limits,
             is_first_partition,
             task: task.clone(),
-            reservation: task.query.memory.reserve("aggregation"),
+            reservation: task.query.memory.reserve(NAME),
             merger: None,
             work: Work::Whole(input, 0),
-            waiting: WaitingParts::default(),
+            waiting: WaitingParts::new(NAME),
             result: ResultRows::none(),
         }
     }

@@ -10,7 +10,7 @@
 //! - [`group_table`] numbers the groups, [`accumulators`] hold their states.
 //! - [`partial`] flushes its groups when they outgrow the cache, and passes rows through as groups of their
 //!   own when they repeat too little; [`final_stage`] merges what has one key; [`single`] does it at once.
-//! - [`parts`] divides what is too large for the memory, on disk, as often as need be.
+//! - What is too large for the memory is divided on disk ([`crate::exchange::parts`]), as often as need be.
 //!
 //! What always holds: a partial batch has the group columns, then the state columns of each accumulator, in
 //! the order of the shape. Both stages derive the same shape from the same plan. Without GROUP BY there is
@@ -25,8 +25,7 @@ mod group_table;
 mod inputs;
 mod ordered;
 mod partial;
-mod parts;
-pub(super) mod scatter;
+mod scatter;
 mod shape;
 mod single;
 

@@ -1,35 +1,24 @@
-//! Rows into hash partitions, and the rows of a partition into parts of it.
+//! Rows into hash partitions.
 //!
-//! The parts of a partition go by other bits of the same hash. The partial stage orders the rows of each
-//! partition by part, so that the final stage, if a partition has more groups than the cache holds, can
-//! take it part by part without moving rows again. The order is no promise: whoever wants parts asks
-//! [`split`].
+//! The rows of each partition are in the order of its parts ([`crate::exchange::parts`]), so that the final
+//! stage, if a partition has more groups than the cache holds, can take it part by part without moving rows
+//! again. The order is no promise: whoever wants parts asks for them.
 
 use std::sync::Arc;
 
 use arrow::array::types::UInt32Type;
-use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, UInt32Array};
-use arrow::compute::{concat, take};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray};
+use arrow::compute::concat;
 use arrow::datatypes::DataType;
 use dovetail_shuffle::partitioner::{EXCHANGE_SEED, hash_columns_into, partition_of};
 
-use crate::batch::{Batch, Column, concat_arrays};
+use crate::batch::{Batch, concat_arrays};
 use crate::error::Result;
 use crate::exchange::ExchangeWriter;
+use crate::exchange::parts::{PARTS_MAX, order_by, part_of, reordered};
 
-/// Most parts that a partition, or a part of one, is taken in; a power of two.
-pub(in crate::operators) const PARTS_MAX: usize = 64;
-/// How often a part can be taken in parts: each time uses other bits of the hash, as long as there are any.
-pub(in crate::operators) const DEPTH_MAX: u32 = 5;
 /// Fewer rows are not worth an order by part.
 const PARTS_ROWS_MIN: usize = 4096;
-
-/// The part, `0..parts`, of a hash, at a depth below [`DEPTH_MAX`]. `parts` is a power of two from 2 to
-/// [`PARTS_MAX`].
-#[inline(always)]
-pub(in crate::operators) fn part_of(hash: u64, parts: usize, depth: u32) -> usize {
-    ((hash as u32) << (depth * PARTS_MAX.trailing_zeros()) >> (32 - parts.trailing_zeros())) as usize
-}
 
 /// Writes rows to the partitions of their first `keys` columns; without keys, to partition 0.
 pub(super) fn scatter(
@@ -66,74 +55,6 @@ pub(super) fn scatter(
     Ok(())
 }
 
-/// A batch whose rows are in the order of their parts, and where each part ends. The keys may be columns of
-/// the batch or computed from them.
-pub(super) fn split(
-    batch: Batch,
-    keys: &[ArrayRef],
-    parts: usize,
-    depth: u32,
-) -> Result<(Batch, Vec<usize>)> {
-    split_by(batch, keys, parts, |hash| part_of(hash, parts, depth))
-}
-
-/// A batch whose rows are in the order of `bucket` of their keys' hash, and where each bucket ends.
-pub(in crate::operators) fn split_by(
-    batch: Batch,
-    keys: &[ArrayRef],
-    buckets: usize,
-    bucket: impl Fn(u64) -> usize,
-) -> Result<(Batch, Vec<usize>)> {
-    let mut hashes = vec![];
-    hash_columns_into(keys, EXCHANGE_SEED, &mut hashes);
-    let sorted = hashes.windows(2).all(|pair| bucket(pair[0]) <= bucket(pair[1]));
-    let (order, ends) = order_by(&hashes, buckets, bucket);
-    if sorted {
-        return Ok((batch, ends));
-    }
-    let columns = batch.columns.iter().map(Column::values).collect::<Result<Vec<_>>>()?;
-    Ok((reordered(&columns, order)?, ends))
-}
-
-/// Row numbers in the order of their buckets, and the end of each bucket in that order.
-fn order_by(hashes: &[u64], buckets: usize, bucket: impl Fn(u64) -> usize) -> (Vec<u32>, Vec<usize>) {
-    let mut ends = vec![0u32; buckets + 1];
-    for hash in hashes {
-        ends[bucket(*hash) + 1] += 1;
-    }
-    for bucket in 0..buckets {
-        ends[bucket + 1] += ends[bucket];
-    }
-    let mut order = vec![0u32; hashes.len()];
-    for (row, hash) in hashes.iter().enumerate() {
-        let place = &mut ends[bucket(*hash)];
-        order[*place as usize] = row as u32;
-        *place += 1;
-    }
-    // Each start has moved to its bucket's end.
-    ends.pop();
-    (order, ends.into_iter().map(|end| end as usize).collect())
-}
-
-/// Columns in another order of rows. The bytes of strings move along, so that whoever reads the rows one
-/// after the other reads their bytes so too, and nothing else is kept in memory for them.
-fn reordered(columns: &[ArrayRef], order: Vec<u32>) -> Result<Batch> {
-    let rows = order.len();
-    let order = UInt32Array::from(order);
-    let columns = columns
-        .iter()
-        .map(|column| {
-            let taken = take(column, &order, None)?;
-            Ok(match taken.data_type() {
-                DataType::Utf8View => Arc::new(taken.as_string_view().gc()) as ArrayRef,
-                DataType::BinaryView => Arc::new(taken.as_binary_view().gc()),
-                _ => taken,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Batch::from_arrays(columns, rows))
-}
-
 /// Several pieces of one column, all of one type, as one array. Dictionaries stay so if they are one.
 pub(super) fn join_pieces(pieces: &[ArrayRef]) -> Result<ArrayRef> {
     if let [one] = pieces {
@@ -160,6 +81,7 @@ mod tests {
     use arrow::array::{Int64Array, StringViewArray};
     use dovetail_shuffle::partitioner::hash_columns;
 
+    use crate::exchange::parts::{DEPTH_MAX, split};
     use crate::operators::harness::partitions_of;
     use crate::task::{Output, TaskContext};
 

@@ -6,22 +6,22 @@
 //! task's share is divided at once. One group cannot be divided: it must fit the limit.
 
 use arrow::array::{Array, ArrayRef};
-use dovetail_shuffle::Rows as HeldRows;
-use dovetail_shuffle::memory::HeldMemory;
 
 use super::accumulators::{Accumulator, Rows};
 use super::distinct::DistinctSets;
 use super::group_table::{AfterTake, GroupTable};
 use super::ordered::OrderedRows;
-use super::parts::{WaitingParts, is_divisible};
 use super::shape::Shape;
 use super::{feed, finish};
 use crate::batch::{BATCH_ROWS, Batch, Column};
 use crate::error::Result;
 use crate::exchange::ExchangeReader;
-use crate::memory::Reservation;
+use crate::exchange::parts::{WaitingParts, is_divisible};
+use crate::memory::{KeptBatches, Reservation};
 use crate::task::{Source, TaskContext};
 
+/// What errors and files call the operator.
+const NAME: &str = "aggregation with DISTINCT or ORDER BY";
 /// Rows that are aggregated at a time; larger batches are cut.
 const CHUNK_ROWS: usize = 1 << 14;
 
@@ -35,13 +35,6 @@ pub(super) struct SingleSource {
     input: Option<(ExchangeReader, u32)>,
     waiting: WaitingParts,
     result: ResultRows,
-}
-
-/// Rows that may have to be read again.
-#[derive(Default)]
-struct Kept {
-    batches: Vec<Batch>,
-    held: HeldMemory,
 }
 
 /// Groups and all that belongs to them.
@@ -64,9 +57,9 @@ impl SingleSource {
             shape,
             is_first_partition,
             task: task.clone(),
-            reservation: task.query.memory.reserve("aggregation with DISTINCT or ORDER BY"),
+            reservation: task.query.memory.reserve(NAME),
             input: Some((input, 0)),
-            waiting: WaitingParts::default(),
+            waiting: WaitingParts::new(NAME),
             result: ResultRows::none(),
         }
     }
@@ -83,16 +76,16 @@ impl SingleSource {
             return Ok(ResultRows::none());
         }
         let mut groups = Groups::new(&self.shape)?;
-        let mut kept = Kept::default();
+        let mut kept = KeptBatches::default();
         let mut must_spill = false;
         while let Some(batch) = reader.next().transpose()? {
             self.task.query.check_cancelled()?;
             if must_spill && divisible {
                 if groups.len() > 1 || depth == 0 {
-                    let bytes = groups.memory_bytes() as u64 + kept.held.bytes() as u64;
-                    let rows = kept.rows().max(1);
+                    let bytes = groups.memory_bytes() as u64 + kept.bytes() as u64;
+                    let rows = kept.rows().max(1) as u64;
                     reader.put_back(batch);
-                    kept.batches.into_iter().rev().for_each(|b| reader.put_back(b));
+                    kept.take().into_iter().rev().for_each(|b| reader.put_back(b));
                     drop(groups);
                     let bytes = bytes / rows * reader.rows_left();
                     self.divide(reader, bytes, depth)?;
@@ -100,13 +93,13 @@ impl SingleSource {
                 }
                 // One group so far, of a part: it must fit, whatever comes.
                 divisible = false;
-                kept = Kept::default();
+                kept = KeptBatches::default();
                 self.reservation.shrink(0);
             }
             groups.add(&self.shape, &batch)?;
             if divisible {
-                kept.push(batch)?;
-                must_spill = self.reservation.resize(groups.memory_bytes() + kept.held.bytes());
+                kept.push(&batch)?;
+                must_spill = self.reservation.resize(groups.memory_bytes() + kept.bytes());
             } else {
                 self.reservation.resize_firm(groups.memory_bytes())?;
             }
@@ -143,19 +136,6 @@ impl Source for SingleSource {
             };
             self.result = self.aggregate(reader, depth)?;
         }
-    }
-}
-
-impl Kept {
-    fn push(&mut self, batch: Batch) -> Result<()> {
-        let columns = batch.columns.iter().map(Column::values).collect::<Result<_>>()?;
-        self.held.add(&HeldRows::new(columns, batch.rows));
-        self.batches.push(batch);
-        Ok(())
-    }
-
-    fn rows(&self) -> u64 {
-        self.batches.iter().map(|b| b.rows as u64).sum()
     }
 }
 

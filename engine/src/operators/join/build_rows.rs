@@ -20,9 +20,9 @@ use parking_lot::Mutex;
 use super::build_shape::{BuildShape, Keeper};
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::exchange::parts::split_by;
 use crate::exchange::{ExchangeOutput, ExchangeWriter};
 use crate::memory::{Charge, Parked, Spillable};
-use crate::operators::aggregate::scatter::split_by;
 use crate::task::{Flow, Output, Sink, SinkFactory, TaskContext};
 
 /// Partitions of a build side that does not fit, and of the probe side then: so many that one is a small

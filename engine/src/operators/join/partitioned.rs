@@ -24,10 +24,10 @@ use super::join_table::{JoinTable, PartitionedBuild};
 use super::probe::probe_factory;
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
+use crate::exchange::parts::{DEPTH_MAX, PARTS_MAX, part_of, split_by};
 use crate::exchange::{ExchangeOutput, ExchangeReader, ExchangeWriter};
 use crate::expr::{CompiledExpr, compile};
 use crate::memory::{Reservation, SpillPolicy};
-use crate::operators::aggregate::scatter::{DEPTH_MAX, PARTS_MAX, part_of, split_by};
 use crate::task::{Downstream, Flow, Operator, OperatorFactory, TaskContext};
 
 /// What errors and files call the probe rows that wait for their part of the build.

@@ -1,285 +1,288 @@
 //! Merges sorted runs with a tree of losers.
 //!
-//! The tree tells the run whose next row is the smallest, and the second smallest. Everything in the
-//! first run's batch that comes before the second run's next row is taken at once: a search with growing
-//! steps finds its end. Long stretches go on as slices of their batch; short ones are interleaved into
-//! batches of the usual size. Equal rows come in the order of the runs.
+//! A run is read one batch at a time, and its keys are computed as it is read. Rows are taken one by one, and
+//! interleaved into batches. A run that has won some times in a row is likely to win more:
+//! then everything in its batch that comes before the second run's next row is taken at once, found by a
+//! search with growing steps; a long stretch goes on as a slice of its batch. Equal rows come in the order of
+//! the runs.
 //!
-//! Keys are made comparable across runs: as 64-bit numbers where there is one key of a narrow type, else in
-//! Arrow's row format.
+//! If there are more runs than memory has room for a block of each, neighbouring runs are merged into one on
+//! disk first, those with the fewest rows, until there are few enough.
 
 use std::cmp::Ordering;
-use std::collections::VecDeque;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
-use arrow::compute::{SortOptions, interleave};
+use arrow::array::Array;
+use arrow::compute::interleave;
 use arrow::datatypes::{DataType, SchemaRef};
-use arrow::row::{RowConverter, Rows, SortField};
-use dovetail_planner::physical::{Sort, SortKey};
+use dovetail_planner::physical::Sort;
 
-use super::argsort::unsortable;
-use super::keys::{Codes, Key, codes};
-use crate::batch::{BATCH_ROWS, Batch, Column};
-use crate::error::{EngineError, Result};
-use crate::expr::{CompiledExpr, compile};
-use crate::operators::collect;
-use crate::operators::limit::first_rows;
-use crate::task::Source;
+use super::comparable::{ComparableKeys, MergeKeys};
+use super::sorted_run::{RunReader, RunWriter, SortedRun, batch_rows, block_bytes};
+use super::tree::LoserTree;
+use crate::batch::{Batch, Column};
+use crate::error::Result;
+use crate::memory::Reservation;
+use crate::task::{Source, TaskContext};
 
-/// A stretch of one batch that is at least this long is not copied.
-const SLICE_ROWS: usize = BATCH_ROWS / 4;
+/// A stretch of one batch that has at least this part of the rows that go out at once is not copied.
+const SLICE_PART: usize = 4;
+/// A run that gave so many rows in succession is searched for more of them.
+const STREAK_ROWS: usize = 16;
+/// What a run that is being merged holds, in blocks: one as it was read, perhaps larger than others, and its
+/// keys.
+const RUN_BLOCKS: usize = 4;
+/// The most runs that are merged at once: each may have a file open.
+const FAN_IN_MAX: usize = 128;
 
-pub(super) fn source(sort: &Sort, schema: &SchemaRef, mut runs: Vec<Vec<Batch>>) -> Result<Box<dyn Source>> {
-    for run in &mut runs {
-        run.retain(|b| b.rows > 0);
+pub(super) fn source(
+    sort: &Sort,
+    schema: &SchemaRef,
+    runs: Vec<Arc<SortedRun>>,
+    task: &TaskContext,
+) -> Result<Box<dyn Source>> {
+    MergeKeys::new(&sort.keys)?; // refused before anything runs
+    let (sort, schema, task) = (sort.clone(), schema.clone(), task.clone());
+    Ok(Box::new(SortMerge { passes: Passes { sort, schema, task }, runs, output: None }))
+}
+
+/// The merge of all runs, with as many passes as it takes. The work is done when batches are asked for.
+struct SortMerge {
+    passes: Passes,
+    runs: Vec<Arc<SortedRun>>,
+    output: Option<Merged>,
+}
+
+enum Merged {
+    /// A run alone, and how many of its rows are still wanted.
+    Run(RunReader, u64),
+    Runs(Box<Merge>),
+}
+
+impl Source for SortMerge {
+    fn next(&mut self) -> Result<Option<Batch>> {
+        let output = match &mut self.output {
+            Some(output) => output,
+            None if self.runs.is_empty() => return Ok(None),
+            none => {
+                let runs = self.passes.reduce(std::mem::take(&mut self.runs))?;
+                none.insert(self.passes.merge(runs)?)
+            }
+        };
+        output.next()
     }
-    runs.retain(|run| !run.is_empty());
-    let fetch = sort.fetch.unwrap_or(u64::MAX);
-    if runs.len() <= 1 {
-        return Ok(collect::source(first_rows(runs.pop().unwrap_or_default(), fetch)));
-    }
-    unify(&mut runs, schema)?;
-    match &sort.keys[..] {
-        [key] if NumberKeys::take(&key.expr.data_type()) => {
-            Ok(Box::new(Merge::new(NumberKeys::new(key)?, runs, fetch)?))
+}
+
+impl Merged {
+    fn next(&mut self) -> Result<Option<Batch>> {
+        match self {
+            Merged::Runs(merge) => merge.next(),
+            Merged::Run(_, 0) => Ok(None),
+            Merged::Run(reader, left) => Ok(reader.next()?.map(|(batch, _)| {
+                let rows = usize::try_from(*left).unwrap_or(usize::MAX).min(batch.rows);
+                *left -= rows as u64;
+                if rows < batch.rows { batch.slice(0, rows) } else { batch }
+            })),
         }
-        keys => Ok(Box::new(Merge::new(RowKeys::new(keys)?, runs, fetch)?)),
     }
 }
 
-/// Brings every column of all runs into one physical form, so that rows of different runs can be mixed.
-fn unify(runs: &mut [Vec<Batch>], schema: &SchemaRef) -> Result<()> {
-    for (position, field) in schema.fields().iter().enumerate() {
-        let first = runs[0][0].columns[position].data_type().clone();
-        let same = runs.iter().flatten().all(|b| *b.columns[position].data_type() == first);
-        if same && !matches!(first, DataType::Dictionary(_, _)) {
-            continue;
-        }
-        for batch in runs.iter_mut().flatten() {
-            let column = &mut batch.columns[position];
-            *column = Column::new(column.to_logical(field.data_type())?);
+/// What all passes share.
+struct Passes {
+    sort: Sort,
+    schema: SchemaRef,
+    task: TaskContext,
+}
+
+impl Passes {
+    /// As many runs as can be merged at once, in the order of those that they were merged from.
+    fn reduce(&self, mut runs: Vec<Arc<SortedRun>>) -> Result<Vec<Arc<SortedRun>>> {
+        loop {
+            let fan_in = self.fan_in();
+            if runs.len() <= fan_in {
+                return Ok(runs);
+            }
+            let count = fan_in.min(runs.len() - fan_in + 1);
+            let rows = |start: &usize| runs[*start..start + count].iter().map(|r| r.rows()).sum::<u64>();
+            let start = (0..=runs.len() - count).min_by_key(rows).unwrap_or(0);
+            let mut merged = self.merge(runs.splice(start..start + count, []).collect())?;
+            let mut writer = RunWriter::new(&self.task);
+            while let Some(batch) = merged.next()? {
+                self.task.query.check_cancelled()?;
+                writer.push(&batch)?;
+            }
+            drop(merged);
+            runs.splice(start..start, writer.finish()?);
         }
     }
-    Ok(())
+
+    /// How many runs half of what an operator may hold has room for.
+    fn fan_in(&self) -> usize {
+        let memory = &self.task.query.memory;
+        let room = memory.fair_share_bytes() / 2;
+        (room / (RUN_BLOCKS * block_bytes(memory))).clamp(2, FAN_IN_MAX)
+    }
+
+    fn merge(&self, mut runs: Vec<Arc<SortedRun>>) -> Result<Merged> {
+        let fetch = self.sort.fetch.unwrap_or(u64::MAX);
+        if let [_] = &runs[..]
+            && let Some(run) = runs.pop()
+        {
+            return Ok(Merged::Run(RunReader::new(run), fetch));
+        }
+        let types = common_types(&runs, &self.schema);
+        let reservation = self.task.query.memory.reserve("a sort");
+        let keys = MergeKeys::new(&self.sort.keys)?;
+        Ok(Merged::Runs(Box::new(Merge::new(keys, types, runs, fetch, reservation)?)))
+    }
 }
 
-/// How the keys of different runs are compared.
-trait MergeKeys: Send {
-    /// The keys of one batch.
-    type Block: Send;
-
-    fn block(&mut self, batch: &Batch) -> Result<Self::Block>;
-
-    fn compare(left: &Self::Block, left_row: usize, right: &Self::Block, right_row: usize) -> Ordering;
-}
-
-/// One key of a type with 64-bit codes; the first number says where nulls stand.
-struct NumberKeys {
-    expr: CompiledExpr,
-    data_type: DataType,
-    descending: bool,
-    nulls_first: bool,
-}
-
-impl NumberKeys {
-    fn take(data_type: &DataType) -> bool {
+/// The physical type of each column into which all runs are brought, so that their rows can be mixed: that
+/// which all have, dictionaries apart, else the logical one.
+fn common_types(runs: &[Arc<SortedRun>], schema: &SchemaRef) -> Vec<DataType> {
+    fn plain(data_type: &DataType) -> &DataType {
         match data_type {
-            DataType::Decimal128(precision, _) => *precision <= 18,
-            DataType::Interval(_) | DataType::Null => false,
-            other => other.is_numeric() || other.is_temporal() || *other == DataType::Boolean,
+            DataType::Dictionary(_, values) => values,
+            other => other,
         }
     }
-
-    fn new(key: &SortKey) -> Result<Self> {
-        let (descending, nulls_first) = (key.descending, key.nulls_first);
-        Ok(NumberKeys { expr: compile(&key.expr)?, data_type: key.expr.data_type(), descending, nulls_first })
-    }
+    let columns = schema.fields().iter().enumerate();
+    let common = columns.map(|(position, field)| {
+        let mut types = runs.iter().map(|run| plain(&run.types()[position]));
+        let first = types.next().filter(|first| types.all(|t| t == *first));
+        first.unwrap_or(field.data_type()).clone()
+    });
+    common.collect()
 }
 
-impl MergeKeys for NumberKeys {
-    type Block = Vec<(bool, u64)>;
-
-    fn block(&mut self, batch: &Batch) -> Result<Self::Block> {
-        let values = self.expr.evaluate(batch)?.to_logical(&self.data_type)?;
-        let key = Key::new(&values, self.descending, self.nulls_first)?;
-        let codes: Vec<u64> = match codes(&key.array) {
-            Codes::Narrow(codes) => codes,
-            // At most 18 digits: the low half is the number, its sign bit turned for order.
-            Codes::Wide(codes) => codes.into_iter().map(|c| c as u64 ^ (1 << 63)).collect(),
-            Codes::Bytes | Codes::None => {
-                return Err(EngineError::internal(format!("{} has no numbers", key.array.data_type())));
-            }
-        };
-        let flip = if self.descending { u64::MAX } else { 0 };
-        Ok(match key.nulls() {
-            None => codes.into_iter().map(|code| (self.nulls_first, code ^ flip)).collect(),
-            Some(nulls) => codes
-                .into_iter()
-                .zip(nulls.iter())
-                .map(
-                    |(code, valid)| {
-                        if valid { (self.nulls_first, code ^ flip) } else { (!self.nulls_first, 0) }
-                    },
-                )
-                .collect(),
-        })
-    }
-
-    fn compare(left: &Self::Block, left_row: usize, right: &Self::Block, right_row: usize) -> Ordering {
-        left[left_row].cmp(&right[right_row])
-    }
-}
-
-/// Any keys, as byte strings.
-struct RowKeys {
-    keys: Vec<(CompiledExpr, SortKey)>,
-    /// Made with the first batch, when the types of the comparable forms are known.
-    converter: Option<RowConverter>,
-}
-
-impl RowKeys {
-    fn new(keys: &[SortKey]) -> Result<Self> {
-        let keys = keys.iter().map(|k| Ok((compile(&k.expr)?, k.clone()))).collect::<Result<_>>()?;
-        Ok(RowKeys { keys, converter: None })
-    }
-}
-
-impl MergeKeys for RowKeys {
-    type Block = Rows;
-
-    fn block(&mut self, batch: &Batch) -> Result<Rows> {
-        let mut keys = vec![];
-        for (expr, key) in &self.keys {
-            let values = expr.evaluate(batch)?.to_logical(&key.expr.data_type())?;
-            keys.extend(Key::new(&values, key.descending, key.nulls_first)?.flat());
-        }
-        let arrays: Vec<ArrayRef> = keys.iter().map(|k| k.array.clone()).collect();
-        let converter = match &mut self.converter {
-            Some(converter) => converter,
-            None => {
-                let field = |k: &Key| {
-                    let options = SortOptions { descending: k.descending, nulls_first: k.nulls_first };
-                    SortField::new_with_options(k.array.data_type().clone(), options)
-                };
-                let converter = RowConverter::new(keys.iter().map(field).collect());
-                self.converter.insert(converter.map_err(|_| unsortable(&keys[0]))?)
-            }
-        };
-        Ok(converter.convert_columns(&arrays)?)
-    }
-
-    fn compare(left: &Rows, left_row: usize, right: &Rows, right_row: usize) -> Ordering {
-        left.row(left_row).cmp(&right.row(right_row))
-    }
-}
-
-/// A run that is being read.
-struct Run<K: MergeKeys> {
-    batches: VecDeque<Batch>,
-    /// None at the end of the run.
-    head: Option<Head<K>>,
-}
-
-struct Head<K: MergeKeys> {
-    batch: Batch,
-    keys: K::Block,
-    row: usize,
-    /// The batch's position in [`Merge::mixed`].
-    mixed: Option<usize>,
-}
-
-struct Merge<K: MergeKeys> {
-    keys: K,
-    runs: Vec<Run<K>>,
-    /// `losers[0]` is the run with the smallest next row. Node `n` from 1 on holds the run that lost
-    /// there; its children are nodes `2n` and `2n + 1`, and run `r` is the leaf `runs.len() + r`.
-    losers: Vec<usize>,
+/// A merge of runs that all have a batch in memory.
+struct Merge {
+    keys: MergeKeys,
+    /// The physical types of the columns.
+    types: Vec<DataType>,
+    inputs: Vec<Input>,
+    tree: LoserTree,
+    /// How many rows the first run has given in succession.
+    streak: usize,
     /// Rows still to come.
     left: u64,
     /// Batches of which rows are in `rows`.
     mixed: Vec<Batch>,
     /// `(position in mixed, row)` of what goes into the next interleaved batch.
     rows: Vec<(usize, usize)>,
+    /// Rows of such a batch.
+    batch_rows: usize,
     /// A slice that goes out behind the interleaved rows.
     slice: Option<Batch>,
+    /// For the batches that are being read, and their keys.
+    reservation: Reservation,
 }
 
-impl<K: MergeKeys> Merge<K> {
-    fn new(keys: K, runs: Vec<Vec<Batch>>, fetch: u64) -> Result<Self> {
-        let runs: Vec<_> = runs.into_iter().map(|b| Run { batches: b.into(), head: None }).collect();
-        let mut merge =
-            Merge { keys, runs, losers: vec![], left: fetch, mixed: vec![], rows: vec![], slice: None };
-        for run in 0..merge.runs.len() {
-            merge.advance(run)?;
+/// A run that is being read.
+struct Input {
+    reader: RunReader,
+    /// None at the end of the run.
+    head: Option<Head>,
+}
+
+struct Head {
+    batch: Batch,
+    keys: ComparableKeys,
+    row: usize,
+    /// The batch's position in [`Merge::mixed`].
+    mixed: Option<usize>,
+    memory_bytes: usize,
+}
+
+/// Compares the next rows of two runs whose prefixes are equal.
+fn ties(inputs: &[Input]) -> impl Fn(usize, usize) -> Ordering {
+    |a, b| match (&inputs[a].head, &inputs[b].head) {
+        (Some(x), Some(y)) => x.keys.compare_rest(x.row, &y.keys, y.row),
+        _ => Ordering::Equal,
+    }
+}
+
+impl Merge {
+    fn new(
+        mut keys: MergeKeys,
+        types: Vec<DataType>,
+        runs: Vec<Arc<SortedRun>>,
+        fetch: u64,
+        mut reservation: Reservation,
+    ) -> Result<Self> {
+        let mut inputs = vec![];
+        for run in runs {
+            let mut input = Input { reader: RunReader::new(run), head: None };
+            input.advance(&mut keys, &types, &mut reservation)?;
+            inputs.push(input);
         }
-        merge.losers = vec![0; merge.runs.len()];
-        merge.losers[0] = merge.play(1);
-        Ok(merge)
+        let firsts = inputs.iter().map(Input::prefix).collect();
+        let tree = LoserTree::new(firsts, &ties(&inputs));
+        let batch_rows = batch_rows(reservation.governor());
+        let (mixed, rows, slice) = (vec![], Vec::with_capacity(batch_rows), None);
+        let (streak, left) = (0, fetch);
+        Ok(Merge { keys, types, inputs, tree, streak, left, mixed, rows, batch_rows, slice, reservation })
     }
 
-    /// Reads the run's next batch.
-    fn advance(&mut self, run: usize) -> Result<()> {
-        let run = &mut self.runs[run];
-        run.head = match run.batches.pop_front() {
-            None => None,
-            Some(batch) => Some(Head { keys: self.keys.block(&batch)?, batch, row: 0, mixed: None }),
-        };
+    fn next(&mut self) -> Result<Option<Batch>> {
+        loop {
+            let first = self.tree.first().filter(|_| self.left > 0);
+            if !self.rows.is_empty()
+                && (first.is_none() || self.slice.is_some() || self.rows.len() >= self.batch_rows)
+            {
+                return self.interleaved().map(Some);
+            }
+            if let Some(slice) = self.slice.take() {
+                return Ok(Some(slice));
+            }
+            match first {
+                Some(first) => self.step(first)?,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Takes the next row, or a stretch of them, from the run whose turn it is.
+    fn step(&mut self, first: usize) -> Result<()> {
+        let mut rows = 1;
+        if self.streak >= STREAK_ROWS {
+            let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
+            rows = self.stretch(first).min(wanted);
+        }
+        let input = &mut self.inputs[first];
+        let head = input.head.as_mut().expect("invariant: the first run has a row");
+        let start = head.row;
+        head.row += rows;
+        if rows >= self.batch_rows / SLICE_PART {
+            self.slice = Some(head.batch.slice(start, rows));
+        } else {
+            let mixed = *head.mixed.get_or_insert_with(|| {
+                self.mixed.push(head.batch.clone());
+                self.mixed.len() - 1
+            });
+            self.rows.extend((start..start + rows).map(|row| (mixed, row)));
+        }
+        self.left -= rows as u64;
+        if head.row == head.batch.rows {
+            input.advance(&mut self.keys, &self.types, &mut self.reservation)?;
+        }
+        let prefix = input.prefix();
+        self.tree.replace_first(prefix, &ties(&self.inputs));
+        self.streak = if self.tree.first() == Some(first) { self.streak + rows } else { 0 };
         Ok(())
     }
 
-    /// The winner below a node; the loser stays in the node.
-    fn play(&mut self, node: usize) -> usize {
-        if node >= self.runs.len() {
-            return node - self.runs.len();
-        }
-        let (left, right) = (self.play(2 * node), self.play(2 * node + 1));
-        let (winner, loser) = if self.before(left, right) { (left, right) } else { (right, left) };
-        self.losers[node] = loser;
-        winner
-    }
-
-    /// Plays the matches of the last winner's leaf again.
-    fn replay(&mut self) {
-        let mut winner = self.losers[0];
-        let mut node = (self.runs.len() + winner) / 2;
-        while node > 0 {
-            if self.before(self.losers[node], winner) {
-                std::mem::swap(&mut self.losers[node], &mut winner);
-            }
-            node /= 2;
-        }
-        self.losers[0] = winner;
-    }
-
-    /// The run with the second smallest next row: it lost against the winner, so it stands on its path.
-    fn second(&self) -> usize {
-        let mut node = (self.runs.len() + self.losers[0]) / 2;
-        let mut best = self.losers[node];
-        while node > 1 {
-            node /= 2;
-            if self.before(self.losers[node], best) {
-                best = self.losers[node];
-            }
-        }
-        best
-    }
-
-    /// The next row of run `a` comes before that of run `b`.
-    fn before(&self, a: usize, b: usize) -> bool {
-        match (&self.runs[a].head, &self.runs[b].head) {
-            (Some(x), Some(y)) => K::compare(&x.keys, x.row, &y.keys, y.row).then(a.cmp(&b)).is_lt(),
-            (x, _) => x.is_some(),
-        }
-    }
-
-    /// How many rows of the winner's batch come before the next row of all other runs; at least one.
-    fn stretch(&self, winner: usize, head: &Head<K>) -> usize {
+    /// How many rows of the first run's batch come before the next row of all others; at least one.
+    fn stretch(&self, first: usize) -> usize {
+        let head = self.inputs[first].head.as_ref().expect("invariant: the first run has a row");
         let rest = head.batch.rows - head.row;
-        let second = self.second();
-        let Some(other) = &self.runs[second].head else { return rest };
+        let second = self.tree.second(&ties(&self.inputs));
+        let Some((second, other)) = second.and_then(|s| Some((s, self.inputs[s].head.as_ref()?))) else {
+            return rest;
+        };
         let comes_first = |row: usize| {
-            let order = K::compare(&head.keys, head.row + row, &other.keys, other.row);
-            order.then(winner.cmp(&second)).is_lt()
+            let order = head.keys.compare(head.row + row, &other.keys, other.row);
+            order.then(first.cmp(&second)).is_lt()
         };
         // Row 0 comes first: double the step until a row does not, then halve.
         let (mut inside, mut step) = (0, 1);
@@ -295,65 +298,48 @@ impl<K: MergeKeys> Merge<K> {
         outside
     }
 
-    /// Takes the next stretch of rows.
-    fn step(&mut self) -> Result<()> {
-        let winner = self.losers[0];
-        let head =
-            self.runs[winner].head.as_ref().expect("invariant: a winner has a row unless all are done");
-        let start = head.row;
-        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let rows = self.stretch(winner, head).min(wanted);
-        let head = self.runs[winner].head.as_mut().expect("invariant: it was there just now");
-        head.row += rows;
-        if rows >= SLICE_ROWS {
-            self.slice = Some(head.batch.slice(start, rows));
-        } else {
-            let mixed = *head.mixed.get_or_insert_with(|| {
-                self.mixed.push(head.batch.clone());
-                self.mixed.len() - 1
-            });
-            self.rows.extend((start..start + rows).map(|row| (mixed, row)));
-        }
-        self.left -= rows as u64;
-        if head.row == head.batch.rows {
-            self.advance(winner)?;
-        }
-        self.replay();
-        Ok(())
-    }
-
     /// The rows that wait to be interleaved, as a batch.
     fn interleaved(&mut self) -> Result<Batch> {
-        let rows = std::mem::take(&mut self.rows);
         let mixed = std::mem::take(&mut self.mixed);
-        for head in self.runs.iter_mut().filter_map(|r| r.head.as_mut()) {
+        for head in self.inputs.iter_mut().filter_map(|r| r.head.as_mut()) {
             head.mixed = None;
         }
-        let columns = (0..mixed[0].columns.len())
+        let columns = (0..self.types.len())
             .map(|c| {
                 let arrays = mixed.iter().map(|b| b.columns[c].values()).collect::<Result<Vec<_>>>()?;
                 let arrays: Vec<&dyn Array> = arrays.iter().map(|a| a.as_ref()).collect();
-                Ok(Column::new(interleave(&arrays, &rows)?))
+                Ok(Column::new(interleave(&arrays, &self.rows)?))
             })
             .collect::<Result<_>>()?;
-        Ok(Batch { columns, rows: rows.len() })
+        let batch = Batch { columns, rows: self.rows.len() };
+        self.rows.clear();
+        Ok(batch)
     }
 }
 
-impl<K: MergeKeys> Source for Merge<K> {
-    fn next(&mut self) -> Result<Option<Batch>> {
-        loop {
-            let ended = self.left == 0 || self.runs[self.losers[0]].head.is_none();
-            if !self.rows.is_empty() && (ended || self.slice.is_some() || self.rows.len() >= BATCH_ROWS) {
-                return self.interleaved().map(Some);
+impl Input {
+    /// Reads the run's next batch.
+    fn advance(
+        &mut self,
+        keys: &mut MergeKeys,
+        types: &[DataType],
+        reservation: &mut Reservation,
+    ) -> Result<()> {
+        let before = self.head.take().map_or(0, |head| head.memory_bytes);
+        let mut after = 0;
+        if let Some((mut batch, bytes)) = self.reader.next()? {
+            for (column, data_type) in batch.columns.iter_mut().zip(types) {
+                *column = Column::new(column.to_logical(data_type)?);
             }
-            if let Some(slice) = self.slice.take() {
-                return Ok(Some(slice));
-            }
-            if ended {
-                return Ok(None);
-            }
-            self.step()?;
+            let keys = keys.of(&batch)?;
+            after = bytes + keys.memory_bytes();
+            self.head = Some(Head { batch, keys, row: 0, mixed: None, memory_bytes: after });
         }
+        reservation.resize_firm(reservation.firm_bytes() - before + after)
+    }
+
+    /// The first bytes of the next row's keys.
+    fn prefix(&self) -> Option<u128> {
+        self.head.as_ref().map(|head| head.keys.prefix(head.row))
     }
 }

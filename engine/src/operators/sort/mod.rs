@@ -1,43 +1,56 @@
 //! Sort: runs, a merge, and the top-k.
 //!
 //! ```text
-//! task 1: batches ─▶ sorted run ─┐
-//! task 2: batches ─▶ sorted run ─┼─▶ merge (one task) ─▶ batches in order
+//! task 1: batches ─▶ sorted runs ─┐
+//! task 2: batches ─▶ sorted runs ─┼─▶ merge (one task) ─▶ batches in order
 //! ```
 //!
 //! - [`keys`]: key columns as numbers in the order that SQL wants;
 //! - [`argsort`]: row numbers in key order, from packed keys;
-//! - [`run`]: the sink that sorts everything a task gets;
+//! - [`sorted_run`]: rows in order, in memory or on disk;
+//! - [`run`]: the sink that sorts everything a task gets, in one run or, when memory is short, in several;
 //! - [`topk`]: the sink that keeps a task's first rows, under a bound that the stage's tasks share;
-//! - [`merge`]: the source that merges the runs.
+//! - [`merge`]: the source that merges the runs, over [`tree`] and [`comparable`].
 //!
 //! Order: as PostgreSQL's. NaN is the largest number, -0.0 equals 0.0, strings compare by bytes, intervals
 //! by length with months of 30 days. Rows with equal keys keep their order within a run; in the
 //! merge those of an earlier run come first.
 
 pub mod argsort;
+mod comparable;
 pub mod keys;
 mod merge;
 mod run;
+mod sorted_run;
 mod topk;
+mod tree;
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use dovetail_planner::expr::Expr;
 use dovetail_planner::physical::{Sort, SortKey};
 
 use self::argsort::sort_rows;
 use self::keys::Key;
 use super::collect::concat_any;
-use crate::batch::{BATCH_ROWS, Batch, Column};
+use crate::batch::{Batch, Column};
 use crate::error::{EngineError, Result};
 use crate::expr::{CompiledExpr, compile};
-use crate::task::{SinkFactory, Source};
+use crate::task::{SinkFactory, Source, TaskContext};
 
-/// Makes sinks that leave one sorted run each, in partition 0 of the output; with `fetch`, its first rows.
+pub use self::sorted_run::SortedRun;
+
+/// A run has no more rows: they have numbers of 32 bits.
+const SORT_ROWS_MAX: usize = 1 << 31;
+
+/// What the sort of a row needs beside the row: two words of 16 bytes with its number, and its keys as codes.
+/// Afterwards there is a copy of one column instead.
+const SORT_ROW_BYTES: usize = 48;
+
+/// Makes sinks that leave sorted runs; with `fetch`, of that many rows at most.
 pub fn sink_factory(sort: &Sort, input_schema: &SchemaRef) -> Result<Arc<dyn SinkFactory>> {
     SortKeys::new(&sort.keys, input_schema.fields().len())?; // refused before anything runs
     let width = input_schema.fields().len();
@@ -48,8 +61,38 @@ pub fn sink_factory(sort: &Sort, input_schema: &SchemaRef) -> Result<Arc<dyn Sin
 }
 
 /// Merges sorted runs, and stops after `fetch` rows.
-pub fn merge_source(sort: &Sort, schema: &SchemaRef, runs: Vec<Vec<Batch>>) -> Result<Box<dyn Source>> {
-    merge::source(sort, schema, runs)
+pub fn merge_source(
+    sort: &Sort,
+    schema: &SchemaRef,
+    runs: Vec<Arc<SortedRun>>,
+    task: &TaskContext,
+) -> Result<Box<dyn Source>> {
+    merge::source(sort, schema, runs, task)
+}
+
+/// Sorts rows of one task within another operator.
+pub(super) struct ExternalSort {
+    sorter: run::RunSorter,
+    sort: Sort,
+    schema: SchemaRef,
+    task: TaskContext,
+}
+
+impl ExternalSort {
+    pub(super) fn new(sort: &Sort, schema: &SchemaRef, task: &TaskContext) -> Result<Self> {
+        let keys = SortKeys::new(&sort.keys, schema.fields().len())?;
+        let (sort, schema, task) = (sort.clone(), schema.clone(), task.clone());
+        Ok(ExternalSort { sorter: run::RunSorter::new(keys, &task), sort, schema, task })
+    }
+
+    pub(super) fn push(&mut self, batch: &Batch) -> Result<()> {
+        self.sorter.add(batch)
+    }
+
+    /// The rows in order.
+    pub(super) fn finish(self) -> Result<Box<dyn Source>> {
+        merge_source(&self.sort, &self.schema, self.sorter.into_runs()?, &self.task)
+    }
 }
 
 /// Sort keys over an input, compiled. Keys that are not plain columns are computed once, when a batch
@@ -112,9 +155,8 @@ impl SortKeys {
         sort_rows(&keys, extended.rows, limit)
     }
 
-    /// Extended batches as one, sorted, cut off after `limit` rows. Column by column, so that no more than
-    /// one column is in memory twice.
-    fn sort(&self, extended: Vec<Batch>, limit: Option<usize>) -> Result<Batch> {
+    /// Extended batches as one, in order, cut off after `limit` rows.
+    fn sort(&self, extended: Vec<Batch>, limit: Option<usize>) -> Result<Sorted> {
         let rows: usize = extended.iter().map(|b| b.rows).sum();
         if u32::try_from(rows).is_err() {
             return Err(EngineError::Resources(format!(
@@ -138,22 +180,67 @@ impl SortKeys {
         let order = sort_rows(&keys, rows, limit)?;
         drop(keys);
         let unchanged = order.len() == rows && order.iter().enumerate().all(|(i, &row)| i as u32 == row);
-        let order = UInt32Array::from(order);
-        let columns = pieces.into_iter().map(|pieces| {
-            let joined = concat_any(&pieces)?;
-            drop(pieces);
-            Ok(Column::new(if unchanged { joined } else { take(&joined, &order, None)? }))
-        });
-        Ok(Batch { columns: columns.collect::<Result<_>>()?, rows: order.len() })
+        // Column by column, so that no more than one is in memory twice.
+        let columns = pieces.into_iter().map(|pieces| concat_any(&pieces)).collect::<Result<_>>()?;
+        let rows = order.len();
+        Ok(Sorted { columns, order: (!unchanged).then(|| UInt32Array::from(order)), rows })
+    }
+}
+
+/// What the sort of a row of such a batch needs beside the row. Dictionaries become plain.
+pub(super) fn sort_row_bytes(extended: &Batch) -> usize {
+    let plain = extended.columns.iter().filter_map(|column| match column.data_type() {
+        DataType::Dictionary(_, values) => Some(values.primitive_width().unwrap_or(size_of::<u128>())),
+        _ => None,
+    });
+    SORT_ROW_BYTES + plain.sum::<usize>()
+}
+
+/// Rows in order, not gathered yet.
+struct Sorted {
+    columns: Vec<ArrayRef>,
+    /// Row numbers; none: the rows are in order as they are.
+    order: Option<UInt32Array>,
+    rows: usize,
+}
+
+impl Sorted {
+    /// The first columns only.
+    fn cut_to(mut self, width: usize) -> Self {
+        self.columns.truncate(width);
+        self
     }
 
-    /// A sorted extended batch as a run: its own columns, in batches of the usual size.
-    fn run_of(&self, mut sorted: Batch) -> Vec<Batch> {
-        sorted.columns.truncate(self.width);
-        (0..sorted.rows)
-            .step_by(BATCH_ROWS)
-            .map(|start| sorted.slice(start, BATCH_ROWS.min(sorted.rows - start)))
-            .collect()
+    /// Rows of a range.
+    fn batch(&self, start: usize, rows: usize) -> Result<Batch> {
+        let columns = self.columns.iter().map(|column| self.gather(column, start, rows));
+        Ok(Batch { columns: columns.collect::<Result<_>>()?, rows })
+    }
+
+    /// All rows, in one batch. Column by column, so that no more than one is in memory twice.
+    fn into_batch(mut self) -> Result<Batch> {
+        let columns = std::mem::take(&mut self.columns).into_iter();
+        let columns = columns.map(|column| self.gather(&column, 0, self.rows)).collect::<Result<_>>()?;
+        Ok(Batch { columns, rows: self.rows })
+    }
+
+    /// All rows, in batches of `batch_rows`. Column by column too.
+    fn into_batches(mut self, batch_rows: usize) -> Result<Vec<Batch>> {
+        let sizes = (0..self.rows).step_by(batch_rows).map(|start| batch_rows.min(self.rows - start));
+        let mut batches: Vec<Batch> = sizes.map(|rows| Batch { columns: vec![], rows }).collect();
+        for column in std::mem::take(&mut self.columns) {
+            for (batch, start) in batches.iter_mut().zip((0..).step_by(batch_rows)) {
+                batch.columns.push(self.gather(&column, start, batch.rows)?);
+            }
+        }
+        Ok(batches)
+    }
+
+    fn gather(&self, column: &ArrayRef, start: usize, rows: usize) -> Result<Column> {
+        Ok(Column::new(match &self.order {
+            Some(order) => take(column, &order.slice(start, rows), None)?,
+            None => column.slice(start, rows),
+        }))
     }
 }
 

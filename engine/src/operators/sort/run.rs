@@ -1,17 +1,21 @@
-//! The sink of a plain sort: keeps everything that a task gets, and sorts it once at the end.
+//! The sink of a plain sort: keeps what a task gets, and sorts it at the end, or when memory is short.
 //!
-//! Keys are sorted as row numbers; each column is gathered once, in the final order.
+//! Told to spill, it sorts what it has and writes it to disk as a run, so that a task leaves several runs. The
+//! last one stays in memory as long as nobody needs the room. Keys are sorted as row numbers; each column is
+//! gathered once, in the final order.
+//!
+//! What the sort itself needs is part of what is reported, from the first row on.
 
 use std::sync::Arc;
 
 use dovetail_planner::physical::SortKey;
 
-use super::SortKeys;
+use super::{SORT_ROWS_MAX, SortKeys, Sorted, SortedRun, sort_row_bytes};
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::memory::HeldBatches;
+use crate::memory::{KeptBatches, Reservation};
 use crate::operators::collect::Coalescer;
-use crate::task::{Flow, Output, QueryContext, Sink, SinkFactory, TaskContext};
+use crate::task::{Flow, Output, Sink, SinkFactory, TaskContext};
 
 pub(super) fn sink_factory(keys: &[SortKey], width: usize) -> Arc<dyn SinkFactory> {
     Arc::new(RunFactory { keys: keys.to_vec(), width })
@@ -24,52 +28,98 @@ struct RunFactory {
 
 impl SinkFactory for RunFactory {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>> {
-        let keys = SortKeys::new(&self.keys, self.width)?;
-        let held = HeldBatches::new(task, "a sort");
-        Ok(Box::new(Run { keys, rows: Coalescer::default(), done: vec![], held, query: task.query.clone() }))
+        Ok(Box::new(RunSorter::new(SortKeys::new(&self.keys, self.width)?, task)))
     }
 }
 
-struct Run {
+/// Makes sorted runs of the rows of one task.
+pub(super) struct RunSorter {
     keys: SortKeys,
-    /// Extended batches.
-    rows: Coalescer,
-    /// Those of them that are large enough.
-    done: Vec<Batch>,
-    held: HeldBatches,
-    query: Arc<QueryContext>,
+    /// Joins small batches; they are extended.
+    small: Coalescer,
+    kept: KeptBatches,
+    /// What the sort of a row needs beside the row; the most of any batch.
+    sort_row_bytes: usize,
+    runs: Vec<Arc<SortedRun>>,
+    reservation: Reservation,
+    task: TaskContext,
 }
 
-impl Run {
-    fn take_done(&mut self) -> Result<()> {
-        for batch in self.rows.take_done() {
-            self.held.add(&batch)?;
-            self.done.push(batch);
+impl RunSorter {
+    pub(super) fn new(keys: SortKeys, task: &TaskContext) -> Self {
+        RunSorter {
+            keys,
+            small: Coalescer::default(),
+            kept: KeptBatches::default(),
+            sort_row_bytes: 0,
+            runs: vec![],
+            reservation: task.query.memory.reserve("a sort"),
+            task: task.clone(),
         }
+    }
+
+    /// Adds rows.
+    pub(super) fn add(&mut self, batch: &Batch) -> Result<()> {
+        if batch.rows == 0 {
+            return Ok(());
+        }
+        self.task.query.check_cancelled()?;
+        let extended = self.keys.extend(batch)?;
+        self.sort_row_bytes = self.sort_row_bytes.max(sort_row_bytes(&extended));
+        self.small.push(&extended)?;
+        self.keep()?;
+        let rows = self.kept.rows() + self.small.small_rows();
+        if self.reservation.resize(self.kept.bytes() + rows * self.sort_row_bytes) {
+            self.write_run()?;
+        } else if rows >= SORT_ROWS_MAX {
+            self.keep_run()?;
+        }
+        Ok(())
+    }
+
+    /// All rows as sorted runs.
+    pub(super) fn into_runs(mut self) -> Result<Vec<Arc<SortedRun>>> {
+        self.keep_run()?;
+        Ok(self.runs)
+    }
+
+    fn keep(&mut self) -> Result<()> {
+        self.small.take_done().iter().try_for_each(|batch| self.kept.push(batch))
+    }
+
+    /// Everything that is here, sorted, and taken out.
+    fn sort(&mut self) -> Result<Option<Sorted>> {
+        self.small.join_small()?;
+        self.keep()?;
+        self.task.query.check_cancelled()?;
+        let extended = self.kept.take();
+        if extended.is_empty() { Ok(None) } else { self.keys.sort(extended, None).map(Some) }
+    }
+
+    fn keep_run(&mut self) -> Result<()> {
+        if let Some(sorted) = self.sort()? {
+            self.runs.extend(SortedRun::in_memory(sorted.cut_to(self.keys.width), &self.task)?);
+        }
+        self.reservation.shrink(0);
+        Ok(())
+    }
+
+    fn write_run(&mut self) -> Result<()> {
+        if let Some(sorted) = self.sort()? {
+            self.runs.extend(SortedRun::on_disk(&sorted.cut_to(self.keys.width), &self.task)?);
+        }
+        self.reservation.shrink(0);
         Ok(())
     }
 }
 
-impl Sink for Run {
+impl Sink for RunSorter {
     fn push(&mut self, batch: Batch) -> Result<Flow> {
-        if batch.rows > 0 {
-            self.query.check_cancelled()?;
-            self.rows.push(&self.keys.extend(&batch)?)?;
-            self.take_done()?;
-        }
+        self.add(&batch)?;
         Ok(Flow::Continue)
     }
 
-    fn finish(mut self: Box<Self>) -> Result<Output> {
-        self.rows.join_small()?;
-        self.take_done()?;
-        let extended = self.done;
-        if extended.is_empty() {
-            return Ok(Output { partitions: vec![vec![]], ..Output::default() });
-        }
-        self.query.check_cancelled()?;
-        let sorted = self.keys.sort(extended, None)?;
-        let memory = Some(self.held.become_bytes(sorted.memory_bytes())?);
-        Ok(Output { partitions: vec![self.keys.run_of(sorted)], memory, ..Output::default() })
+    fn finish(self: Box<Self>) -> Result<Output> {
+        Ok(Output { runs: self.into_runs()?, ..Output::default() })
     }
 }

@@ -10,8 +10,9 @@ use dovetail_planner::expr::Expr;
 use dovetail_planner::physical::{Sort, SortKey};
 
 use super::*;
+use crate::memory::{Governor, SpillPolicy, SpillSpace, Spillable};
 use crate::operators::harness::{Random, drain, rows, run_sink, task};
-use crate::task::Flow;
+use crate::task::{Flow, Output, QueryContext, TaskContext};
 
 fn random_array(kind: usize, n: usize, domain: u64, nulls: u64, random: &mut Random) -> ArrayRef {
     let mut values: Vec<Option<i64>> = vec![];
@@ -145,6 +146,19 @@ fn compare_rows(a: &[ScalarValue], b: &[ScalarValue], keys: &[SortKey]) -> Order
     Ordering::Equal
 }
 
+/// The rows of an output's only run, if there is any.
+fn run_rows(output: Output) -> Vec<Batch> {
+    assert!(output.runs.len() <= 1);
+    let mut readers = output.runs.into_iter().map(sorted_run::RunReader::new);
+    let mut batches = vec![];
+    if let Some(mut reader) = readers.next() {
+        while let Some((batch, _)) = reader.next().unwrap() {
+            batches.push(batch);
+        }
+    }
+    batches
+}
+
 /// The last column, which numbers the rows.
 fn numbers(rows: &[Vec<ScalarValue>]) -> Vec<String> {
     rows.iter().map(|r| r.last().unwrap().to_string()).collect()
@@ -210,7 +224,7 @@ fn a_run_is_a_stable_sort() {
         expected.sort_by(|a, b| compare_rows(a, b, &keys));
         let sort = Sort { keys, fetch: None };
         let output = run_sink(sink_factory(&sort, &schema).unwrap().as_ref(), batches).unwrap();
-        let found = rows(&output.partitions[0]);
+        let found = rows(&run_rows(output));
         assert!(numbers(&found) == numbers(&expected), "{kinds:?} {:?}", sort.keys);
     }
 }
@@ -229,11 +243,11 @@ fn merged_runs_are_in_order_and_lose_no_row() {
         for part in 0..tasks {
             let mine: Vec<Batch> = batches.iter().skip(part).step_by(tasks).cloned().collect();
             in_order.extend(rows(&mine));
-            runs.push(run_sink(factory.as_ref(), mine).unwrap().partitions.remove(0));
+            runs.extend(run_sink(factory.as_ref(), mine).unwrap().runs);
         }
         in_order.sort_by(|a, b| compare_rows(a, b, &sort.keys));
         in_order.truncate(fetch.map_or(usize::MAX, |f| f as usize));
-        let merge = merge_source(&Sort { fetch, ..sort.clone() }, &schema, runs).unwrap();
+        let merge = merge_source(&Sort { fetch, ..sort.clone() }, &schema, runs, &task(0, 1)).unwrap();
         let found = drain(merge).unwrap();
         assert!(found.iter().all(|b| b.rows > 0));
         assert!(numbers(&rows(&found)) == numbers(&in_order), "{kinds:?} {:?}", sort.keys);
@@ -258,8 +272,8 @@ fn top_k_is_sort_and_limit() {
             let flow = sinks[b % tasks].push(batch).unwrap();
             assert_eq!(flow == Flow::Done, fetch == 0);
         }
-        let runs = sinks.into_iter().map(|s| s.finish().unwrap().partitions.remove(0)).collect();
-        let found = rows(&drain(merge_source(&sort, &schema, runs).unwrap()).unwrap());
+        let runs = sinks.into_iter().flat_map(|s| s.finish().unwrap().runs).collect();
+        let found = rows(&drain(merge_source(&sort, &schema, runs, &task(0, 1)).unwrap()).unwrap());
         assert_eq!(found.len(), expected.len());
         for (f, e) in found.iter().zip(&expected) {
             assert_eq!(compare_rows(f, e, &sort.keys), Ordering::Equal, "{f:?} instead of {e:?}");
@@ -284,7 +298,7 @@ fn computed_keys_do_not_reach_the_output() {
         let sort = Sort { keys: vec![key(constant.clone()), key(Expr::column(0, DataType::Int64))], fetch };
         let batch = Batch::from_arrays(vec![array.clone()], 3);
         let output = run_sink(sink_factory(&sort, &schema).unwrap().as_ref(), vec![batch]).unwrap();
-        let found: Vec<_> = rows(&output.partitions[0]).into_iter().map(|r| format!("{r:?}")).collect();
+        let found: Vec<_> = rows(&run_rows(output)).into_iter().map(|r| format!("{r:?}")).collect();
         assert_eq!(found, ["[Int64(1)]", "[Int64(2)]", "[Int64(3)]"][..fetch.unwrap_or(3) as usize]);
     }
 }
@@ -300,9 +314,9 @@ fn a_key_of_untyped_nulls_keeps_the_order() {
         let factory = sink_factory(&sort, &schema).unwrap();
         let run = || {
             let batch = Batch::from_arrays(vec![array.clone()], 3);
-            run_sink(factory.as_ref(), vec![batch]).unwrap().partitions.remove(0)
+            run_sink(factory.as_ref(), vec![batch]).unwrap().runs.remove(0)
         };
-        let merged = drain(merge_source(&sort, &schema, vec![run(), run()]).unwrap()).unwrap();
+        let merged = drain(merge_source(&sort, &schema, vec![run(), run()], &task(0, 1)).unwrap()).unwrap();
         let expected = ["2", "1", "3", "2", "1", "3"];
         assert_eq!(numbers(&rows(&merged)), expected[..fetch.unwrap_or(6) as usize]);
     }
@@ -325,4 +339,99 @@ fn large_runs_take_the_radix_path() {
             assert!(found == expected, "{domain} {descending} {nulls_first}");
         }
     }
+}
+
+/// Task `partition` of `partitions` of a query with little memory, or one that spills whenever it can.
+fn bounded(limit_bytes: u64, policy: SpillPolicy) -> Arc<QueryContext> {
+    let memory = Governor::new(limit_bytes, policy);
+    Arc::new(QueryContext::bounded(0, memory, SpillSpace::default().query()))
+}
+
+#[test]
+fn spilled_runs_merge_in_several_passes() {
+    let mut random = Random(17);
+    // With the smallest limit two runs are merged at a time.
+    let mut several = [0; 3];
+    let contexts =
+        [(1 << 18, SpillPolicy::AtLimit), (1 << 20, SpillPolicy::Always), (1 << 24, SpillPolicy::Always)];
+    for (i, kinds) in combinations(&mut random).into_iter().enumerate() {
+        let (limit, policy) = contexts[i % contexts.len()];
+        let query = bounded(limit, policy);
+        let tasks = 1 + i % 2;
+        let (batches, keys, schema) = input(&kinds, 32, &mut random);
+        let fetch = (i % 4 == 0).then_some(random.below(3000));
+        let sort = Sort { keys, fetch: None };
+        let factory = sink_factory(&sort, &schema).unwrap();
+        let (mut runs, mut in_order) = (vec![], vec![]);
+        for part in 0..tasks {
+            let mut sink = factory.open(&TaskContext::new(part, tasks, query.clone())).unwrap();
+            for batch in batches.iter().skip(part).step_by(tasks) {
+                in_order.extend(rows(std::slice::from_ref(batch)));
+                sink.push(batch.clone()).unwrap();
+            }
+            runs.extend(sink.finish().unwrap().runs);
+        }
+        several[i % contexts.len()] += usize::from(runs.len() > 2);
+        in_order.sort_by(|a, b| compare_rows(a, b, &sort.keys));
+        in_order.truncate(fetch.map_or(usize::MAX, |f| f as usize));
+        let task = TaskContext::new(0, 1, query.clone());
+        let merge = merge_source(&Sort { fetch, ..sort.clone() }, &schema, runs, &task).unwrap();
+        let found = drain(merge).unwrap();
+        assert!(numbers(&rows(&found)) == numbers(&in_order), "{kinds:?} {:?}", sort.keys);
+        assert_eq!(query.memory.used_bytes(), 0);
+    }
+    assert!(several.iter().all(|several| *several > 20), "{several:?} of 30 each had more runs than fit");
+}
+
+#[test]
+fn a_spilled_top_k_is_sort_and_limit() {
+    let mut random = Random(19);
+    let mut several = [0; 2];
+    for (i, kinds) in combinations(&mut random).into_iter().enumerate() {
+        let policy = [SpillPolicy::AtLimit, SpillPolicy::Always][i % 2];
+        let query = bounded(1 << 18, policy);
+        let (batches, keys, schema) = input(&kinds, 24, &mut random);
+        let total: u64 = batches.iter().map(|b| b.rows as u64).sum();
+        let fetch = [1, 100, total / 2, total - 10, total + 10][i % 5];
+        let sort = Sort { keys, fetch: Some(fetch) };
+        let mut expected = rows(&batches);
+        expected.sort_by(|a, b| compare_rows(a, b, &sort.keys));
+        expected.truncate(fetch as usize);
+        let task = TaskContext::new(0, 1, query.clone());
+        let mut sink = sink_factory(&sort, &schema).unwrap().open(&task).unwrap();
+        for batch in batches {
+            sink.push(batch).unwrap();
+        }
+        let runs = sink.finish().unwrap().runs;
+        assert!(runs.iter().all(|run| run.rows() <= fetch));
+        several[i % 2] += usize::from(runs.len() > 1);
+        let found = drain(merge_source(&sort, &schema, runs, &task).unwrap()).unwrap();
+        assert!(numbers(&rows(&found)) == numbers(&expected), "{kinds:?} {fetch}");
+        assert_eq!(query.memory.used_bytes(), 0);
+    }
+    assert!(several[0] > 5 && several[1] > 40, "{several:?} of 45 each had several runs");
+}
+
+#[test]
+fn a_run_that_waits_can_be_spilled_while_it_is_read() {
+    let mut random = Random(23);
+    let (batches, keys, schema) = input(&[0, 2], 100, &mut random);
+    let query = bounded(u64::MAX, SpillPolicy::AtLimit);
+    let task = TaskContext::new(0, 1, query.clone());
+    let mut sink = sink_factory(&Sort { keys, fetch: None }, &schema).unwrap().open(&task).unwrap();
+    let total: usize = batches.iter().map(|b| b.rows).sum();
+    for batch in batches {
+        sink.push(batch).unwrap();
+    }
+    let run = sink.finish().unwrap().runs.remove(0);
+    assert_eq!((run.rows() as usize, run.memory_bytes()), (total, query.memory.used_bytes()));
+    let mut reader = sorted_run::RunReader::new(run.clone());
+    let mut read = reader.next().unwrap().unwrap().0.rows;
+    assert!(run.spill().unwrap() > 0);
+    assert_eq!((run.memory_bytes(), query.memory.used_bytes(), run.spill().unwrap()), (0, 0, 0));
+    while let Some((batch, bytes)) = reader.next().unwrap() {
+        assert!(bytes < 1 << 20);
+        read += batch.rows;
+    }
+    assert_eq!(read, total);
 }

@@ -5,7 +5,8 @@
 //! tasks of a stage share the lowest. Each batch is first held against the bound on its first key alone,
 //! in one vectorised loop over one column; only survivors have their other keys looked at, and only
 //! their payload is ever gathered. Candidates are kept until there are more than twice `fetch` of them,
-//! then cut back to `fetch`.
+//! then cut back to `fetch`. If memory is short before that, they are written to disk as a sorted run of at
+//! most `fetch` rows, and the task goes on without them; in the end the runs are merged.
 //!
 //! Codes may make different values equal (long strings), never out of order, so a row is dropped only
 //! if it is certainly behind.
@@ -17,12 +18,13 @@ use arrow::datatypes::{DataType, UInt32Type};
 use dovetail_planner::physical::SortKey;
 use parking_lot::Mutex;
 
-use super::SortKeys;
 use super::keys::{Codes, Key, codes, prefixes};
+use super::{SORT_ROWS_MAX, SortKeys, Sorted, SortedRun, sort_row_bytes};
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::memory::{KeptBatches, Reservation};
 use crate::operators::collect::gathered;
-use crate::task::{Flow, Output, QueryContext, Sink, SinkFactory, TaskContext};
+use crate::task::{Flow, Output, Sink, SinkFactory, TaskContext};
 
 /// Candidates that are kept before they are cut back, if `fetch` is small.
 const CANDIDATES_MIN: usize = 4096;
@@ -54,12 +56,14 @@ impl SinkFactory for TopKFactory {
         Ok(Box::new(TopK {
             keys: SortKeys::new(&self.keys, self.width)?,
             fetch: self.fetch,
-            candidates: vec![],
-            rows: 0,
+            candidates: KeptBatches::default(),
+            sort_row_bytes: 0,
+            runs: vec![],
             bound: None,
             own: false,
             shared: self.shared.clone(),
-            query: task.query.clone(),
+            reservation: task.query.memory.reserve("ORDER BY with LIMIT"),
+            task: task.clone(),
         }))
     }
 }
@@ -68,13 +72,17 @@ struct TopK {
     keys: SortKeys,
     fetch: usize,
     /// Extended batches, gathered. Equal rows are in order of arrival.
-    candidates: Vec<Batch>,
-    rows: usize,
+    candidates: KeptBatches,
+    /// What the sort of a candidate needs beside it; the most of any batch.
+    sort_row_bytes: usize,
+    /// Candidates that have been spilled, own columns only.
+    runs: Vec<Arc<SortedRun>>,
     bound: Option<Arc<Bound>>,
-    /// The bound is this task's own: `fetch` rows at or before it are among the candidates.
+    /// The bound is this task's own: `fetch` rows at or before it are among the candidates and in the runs.
     own: bool,
     shared: Arc<Mutex<Option<Arc<Bound>>>>,
-    query: Arc<QueryContext>,
+    reservation: Reservation,
+    task: TaskContext,
 }
 
 impl Sink for TopK {
@@ -85,30 +93,35 @@ impl Sink for TopK {
         if batch.rows == 0 {
             return Ok(Flow::Continue);
         }
-        self.query.check_cancelled()?;
+        self.task.query.check_cancelled()?;
         self.read_shared_bound();
         let Some(mut extended) = self.survivors(&batch)? else { return Ok(Flow::Continue) };
         if extended.rows > self.fetch {
             let order = self.keys.order(&extended, Some(self.fetch))?;
             extended = extended.select(&Arc::new(UInt32Array::from(order)));
-            self.lower_bound(&extended)?;
+            self.lower_bound(&extended.slice(self.fetch - 1, 1))?;
         }
-        self.rows += extended.rows;
-        self.candidates.push(gathered(&extended)?);
-        if self.rows > self.fetch.saturating_mul(2).max(CANDIDATES_MIN) {
+        self.sort_row_bytes = self.sort_row_bytes.max(sort_row_bytes(&extended));
+        self.candidates.push(&gathered(&extended)?)?;
+        if self.candidates.rows() > self.fetch.saturating_mul(2).max(CANDIDATES_MIN) {
             self.cut_back()?;
+        }
+        if self.must_spill() {
+            if self.candidates.rows() > self.fetch {
+                self.cut_back()?;
+            }
+            if self.must_spill() {
+                self.write_run()?;
+            }
         }
         Ok(Flow::Continue)
     }
 
     fn finish(mut self: Box<Self>) -> Result<Output> {
-        let mut run = vec![];
-        if self.rows > 0 {
-            self.cut_back()?;
-            let sorted = self.candidates.remove(0);
-            run = self.keys.run_of(sorted);
+        if let Some(sorted) = self.sort()? {
+            self.runs.extend(SortedRun::in_memory(sorted.cut_to(self.keys.width), &self.task)?);
         }
-        Ok(Output { partitions: vec![run], ..Output::default() })
+        Ok(Output { runs: self.runs, ..Output::default() })
     }
 }
 
@@ -168,10 +181,9 @@ impl TopK {
         Ok(code_values(&Key::new(&values, key.descending, key.nulls_first)?))
     }
 
-    /// Lowers the bound to the last row of a sorted, extended batch of at least `fetch` candidates.
-    fn lower_bound(&mut self, sorted: &Batch) -> Result<()> {
-        let last = sorted.select(&Arc::new(UInt32Array::from(vec![sorted.rows as u32 - 1])));
-        let keys = self.keys.of(&last)?;
+    /// Lowers the bound to the last, an extended row, of `fetch` candidates.
+    fn lower_bound(&mut self, last: &Batch) -> Result<()> {
+        let keys = self.keys.of(last)?;
         let mut bound = Bound { codes: vec![u64::MAX; keys.len()], exact: true };
         for (code, key) in bound.codes.iter_mut().zip(&keys) {
             *code = code_values(key)[0];
@@ -202,14 +214,39 @@ impl TopK {
         }
     }
 
-    /// Sorts the candidates and keeps the first `fetch`.
-    fn cut_back(&mut self) -> Result<()> {
-        let sorted = self.keys.sort(std::mem::take(&mut self.candidates), Some(self.fetch))?;
-        self.rows = sorted.rows;
-        if sorted.rows == self.fetch {
-            self.lower_bound(&sorted)?;
+    fn must_spill(&mut self) -> bool {
+        let rows = self.candidates.rows();
+        let bytes = self.candidates.bytes() + rows * self.sort_row_bytes;
+        self.reservation.resize(bytes) || rows >= SORT_ROWS_MAX
+    }
+
+    /// The first `fetch` candidates, sorted, taken out.
+    fn sort(&mut self) -> Result<Option<Sorted>> {
+        let candidates = self.candidates.take();
+        if candidates.is_empty() {
+            return Ok(None);
         }
-        self.candidates.push(sorted);
+        let sorted = self.keys.sort(candidates, Some(self.fetch))?;
+        if sorted.rows == self.fetch {
+            self.lower_bound(&sorted.batch(sorted.rows - 1, 1)?)?;
+        }
+        Ok(Some(sorted))
+    }
+
+    /// Keeps the first `fetch` candidates.
+    fn cut_back(&mut self) -> Result<()> {
+        if let Some(sorted) = self.sort()? {
+            self.candidates.push(&sorted.into_batch()?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the first `fetch` candidates to disk.
+    fn write_run(&mut self) -> Result<()> {
+        if let Some(sorted) = self.sort()? {
+            self.runs.extend(SortedRun::on_disk(&sorted.cut_to(self.keys.width), &self.task)?);
+        }
+        self.reservation.shrink(0);
         Ok(())
     }
 }

@@ -81,12 +81,12 @@ pub(super) fn aggregate(
 }
 
 /// All arguments' values, in the logical types.
-fn arguments(call: &WindowCall, batch: &Batch) -> Result<Vec<ArrayRef>> {
+pub(super) fn arguments(call: &WindowCall, batch: &Batch) -> Result<Vec<ArrayRef>> {
     call.args.iter().map(|arg| compile(arg)?.evaluate(batch)?.to_logical(&arg.data_type())).collect()
 }
 
 /// The arguments of count that can be null: not the `1` that stands for `*`.
-fn counted(call: &WindowCall, args: &[ArrayRef]) -> Vec<ArrayRef> {
+pub(super) fn counted(call: &WindowCall, args: &[ArrayRef]) -> Vec<ArrayRef> {
     let constant = |arg: &Expr| matches!(arg, Expr::Literal(l) if !l.0.is_null());
     let pairs = call.args.iter().zip(args).filter(|(arg, _)| !constant(arg));
     pairs.map(|(_, values)| values.clone()).collect()

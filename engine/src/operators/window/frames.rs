@@ -54,9 +54,14 @@ impl Frames {
         };
         ends.iter_mut().zip(&starts).for_each(|(end, &start)| *end = (*end).max(start));
         Ok(match frame.units {
-            FrameUnits::Rows => Frames { starts: starts.into(), ends: ends.into(), of_row: None },
+            FrameUnits::Rows => Frames::of_rows(starts, ends),
             _ => Frames::shared(starts, ends, &layout.peers),
         })
+    }
+
+    /// One frame a row.
+    pub fn of_rows(starts: Vec<u32>, ends: Vec<u32>) -> Self {
+        Frames { starts: starts.into(), ends: ends.into(), of_row: None }
     }
 
     /// Frames of which each belongs to the rows of one range.

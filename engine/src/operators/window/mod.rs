@@ -8,6 +8,10 @@
 //! a million small partitions cost no more than a large one. The input's columns are not gathered:
 //! they leave as they came, seen through the order. Calls gather what they read.
 //!
+//! A hash partition that is too large for the memory is divided on disk, and taken part by part.
+//!
+//! - [`source`]: reads a hash partition, or its parts;
+//! - [`stream`]: computes what is too large even so from row to row, behind a sort on disk;
 //! - [`layout`]: where partitions and groups of peers start;
 //! - [`frames`], [`range`]: the rows that each row's frame spans;
 //! - [`rank`], [`navigate`]: the window functions proper;
@@ -22,6 +26,8 @@ mod layout;
 mod navigate;
 mod range;
 mod rank;
+mod source;
+mod stream;
 mod total;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
@@ -32,14 +38,14 @@ use dovetail_planner::physical::{FrameBound, Window, WindowCall};
 
 use self::frames::Frames;
 use self::layout::Layout;
-use super::collect::concat_batches;
+use self::source::WindowSource;
+use super::collect::concat_any;
 use super::sort::argsort::sort_rows;
 use super::sort::keys::Key;
-use crate::batch::{BATCH_ROWS, Batch, Column};
+use crate::batch::{Batch, Column};
 use crate::error::{EngineError, Result};
 use crate::exchange::ExchangeReader;
 use crate::expr::compile;
-use crate::memory::{HeldBatches, Reservation};
 use crate::task::{Source, TaskContext};
 
 /// The rows of one hash partition with the calls' columns behind their own, in the order of the
@@ -53,16 +59,7 @@ pub fn source(
     for call in &window.calls {
         check(call)?;
     }
-    let window = window.clone();
-    Ok(Box::new(WindowSource {
-        window,
-        width: input_schema.fields().len(),
-        input: Some(input),
-        held: Some(HeldBatches::new(task, "a window function")),
-        reserved: None,
-        output: None,
-        next: 0,
-    }))
+    Ok(Box::new(WindowSource::new(window, input_schema, input, task)?))
 }
 
 /// Refuses what no function here can do, before anything runs.
@@ -80,47 +77,6 @@ fn check(call: &WindowCall) -> Result<()> {
     Ok(())
 }
 
-struct WindowSource {
-    window: Window,
-    width: usize,
-    input: Option<ExchangeReader>,
-    held: Option<HeldBatches>,
-    /// The output's memory.
-    reserved: Option<Reservation>,
-    /// Made when the first batch is asked for.
-    output: Option<Batch>,
-    /// First row of the output's next batch.
-    next: usize,
-}
-
-impl Source for WindowSource {
-    fn next(&mut self) -> Result<Option<Batch>> {
-        let output = match &self.output {
-            Some(output) => output,
-            None => {
-                let mut input = vec![];
-                for batch in self.input.take().into_iter().flatten() {
-                    let batch = batch?;
-                    if let Some(held) = &mut self.held {
-                        held.add(&batch)?;
-                    }
-                    input.push(batch);
-                }
-                let output = evaluate(&self.window, self.width, input)?;
-                let bytes = output.memory_bytes();
-                self.reserved = self.held.take().map(|h| h.become_bytes(bytes)).transpose()?;
-                self.output.insert(output)
-            }
-        };
-        let rows = BATCH_ROWS.min(output.rows - self.next);
-        if rows == 0 {
-            return Ok(None);
-        }
-        self.next += rows;
-        Ok(Some(output.slice(self.next - rows, rows)))
-    }
-}
-
 /// All rows with all columns.
 fn evaluate(window: &Window, width: usize, mut batches: Vec<Batch>) -> Result<Batch> {
     batches.retain(|b| b.rows > 0);
@@ -133,14 +89,29 @@ fn evaluate(window: &Window, width: usize, mut batches: Vec<Batch>) -> Result<Ba
             "one partition of a window has {rows} rows, more than 4,294,967,295; use more partitions"
         )));
     }
-    let batch = concat_batches(&batches)?;
-    drop(batches);
-    debug_assert_eq!(batch.columns.len(), width);
+    let mut pieces: Vec<Vec<ArrayRef>> = vec![Vec::with_capacity(batches.len()); width];
+    for batch in batches {
+        for (pieces, column) in pieces.iter_mut().zip(&batch.columns) {
+            pieces.push(column.values()?);
+        }
+    }
+    // Column by column, so that no more than one is in memory twice.
+    let columns = pieces.into_iter().map(|pieces| concat_any(&pieces).map(Column::new));
+    let batch = Batch { columns: columns.collect::<Result<_>>()?, rows };
     let mut sorted = Sorted::new(window, batch)?;
     let columns = window.calls.iter().map(|call| sorted.call(call)).collect::<Result<Vec<_>>>()?;
     let mut output = sorted.batch;
     output.columns.extend(columns.into_iter().map(Column::new));
     Ok(output)
+}
+
+/// The keys of PARTITION BY, then those of ORDER BY.
+fn keys(window: &Window, batch: &Batch) -> Result<Vec<Key>> {
+    let key = |expr: &Expr, descending, nulls_first| {
+        Key::new(&compile(expr)?.evaluate(batch)?.values()?, descending, nulls_first)
+    };
+    let partition = window.partition_by.iter().map(|expr| key(expr, false, false));
+    partition.chain(window.order_by.iter().map(|o| key(&o.expr, o.descending, o.nulls_first))).collect()
 }
 
 /// The rows in the order of the window, and what all calls share.
@@ -155,16 +126,7 @@ struct Sorted {
 
 impl Sorted {
     fn new(window: &Window, batch: Batch) -> Result<Self> {
-        let key = |expr: &Expr, descending, nulls_first| {
-            Key::new(&compile(expr)?.evaluate(&batch)?.values()?, descending, nulls_first)
-        };
-        let mut keys = vec![];
-        for expr in &window.partition_by {
-            keys.push(key(expr, false, false)?);
-        }
-        for order in &window.order_by {
-            keys.push(key(&order.expr, order.descending, order.nulls_first)?);
-        }
+        let mut keys = keys(window, &batch)?;
         let flat: Vec<Key> = keys.iter().map(Key::share).flat_map(Key::flat).collect();
         let order = sort_rows(&flat, batch.rows, None)?;
         let batch = if order.iter().enumerate().all(|(i, &row)| i as u32 == row) {

@@ -121,6 +121,15 @@ fn offsets(call: &WindowCall, batch: &Batch) -> Result<Offsets> {
     }
 }
 
+/// The offset of lag or lead, if it is the same for all rows.
+pub(super) fn constant_offset(call: &WindowCall) -> Option<i64> {
+    match call.args.get(1) {
+        None => Some(1),
+        Some(Expr::Literal(literal)) => integer(&literal.0, call).ok().flatten(),
+        Some(_) => None,
+    }
+}
+
 fn integer(value: &datafusion_common::ScalarValue, call: &WindowCall) -> Result<Option<i64>> {
     use datafusion_common::ScalarValue::Int64;
     match value.cast_to(&DataType::Int64) {

@@ -10,9 +10,14 @@ use dovetail_planner::expr::{Expr, Literal};
 use dovetail_planner::physical::{FrameBound, FrameUnits, SortKey, Window, WindowCall, WindowFrame};
 
 use super::super::source;
+use super::super::stream::{Stream, is_streamable, order_of};
 use crate::batch::Batch;
+use crate::error::Result;
 use crate::exchange::ExchangeReader;
-use crate::operators::harness::{Random, drain, rows, task};
+use crate::memory::{Governor, SpillPolicy, SpillSpace};
+use crate::operators::harness::{Random, drain, rows};
+use crate::operators::sort::ExternalSort;
+use crate::task::{QueryContext, Source, TaskContext};
 
 pub(super) const PARTITION: usize = 0;
 pub(super) const ORDER: usize = 1;
@@ -310,21 +315,65 @@ fn found(value: &ScalarValue) -> String {
 }
 
 /// Runs the window and holds every value against its definition.
+/// Holds the result over `n` random rows against the definitions, in memory, spilling whenever it can, and, if
+/// the calls allow it, computed from row to row.
 pub(super) fn verify(window: &Window, order: &DataType, n: usize, seed: u64) {
-    let schema = schema(order);
-    let output = drain(
-        source(window, &schema, ExchangeReader::of_batches(input(n, order, &mut Random(seed))), &task(0, 1))
-            .unwrap(),
-    )
-    .unwrap();
+    let batches = input(n, order, &mut Random(seed));
+    let evaluate = |query: &Arc<QueryContext>| {
+        let (reader, task) =
+            (ExchangeReader::of_batches(batches.clone()), TaskContext::new(0, 1, query.clone()));
+        drain(source(window, &schema(order), reader, &task).unwrap()).unwrap()
+    };
+    check(window, n, &evaluate(&Arc::default()));
+    let memory = Governor::new(u64::MAX, SpillPolicy::Always);
+    let spilling = Arc::new(QueryContext::bounded(0, memory, SpillSpace::default().query()));
+    check(window, n, &evaluate(&spilling));
+    assert!(spilling.memory.spilled_bytes() > 0 || window.partition_by.is_empty() && !is_streamable(window));
+    assert_eq!(spilling.memory.used_bytes(), 0);
+    if is_streamable(window) {
+        check(window, n, &streamed(window, &schema(order), &batches, &mut Random(seed)));
+    }
+}
+
+/// The result computed from row to row, of rows that come in small pieces.
+fn streamed(window: &Window, schema: &SchemaRef, batches: &[Batch], random: &mut Random) -> Vec<Batch> {
+    struct Pieces(std::vec::IntoIter<Batch>);
+    impl Source for Pieces {
+        fn next(&mut self) -> Result<Option<Batch>> {
+            Ok(self.0.next())
+        }
+    }
+    let task = TaskContext::new(0, 1, Arc::default());
+    let mut sort = ExternalSort::new(&order_of(window), schema, &task).unwrap();
+    batches.iter().for_each(|batch| sort.push(batch).unwrap());
+    let mut pieces = vec![];
+    for batch in drain(sort.finish().unwrap()).unwrap() {
+        let mut start = 0;
+        while start < batch.rows {
+            let rows = (1 + random.below(7) as usize).min(batch.rows - start);
+            pieces.push(batch.slice(start, rows));
+            start += rows;
+        }
+    }
+    let mut stream = Stream::new(window, Box::new(Pieces(pieces.into_iter())));
+    let mut reservation = task.query.memory.reserve("test");
+    let mut output = vec![];
+    while let Some(batch) = stream.next(&mut reservation).unwrap() {
+        output.push(batch);
+    }
+    output
+}
+
+/// Holds a result of `n` rows against the definitions.
+fn check(window: &Window, n: usize, output: &[Batch]) {
     assert_eq!(output.iter().map(|b| b.rows).sum::<usize>(), n);
     for (i, call) in window.calls.iter().enumerate() {
         assert!(output.iter().all(|b| b.columns[COLUMNS + i].data_type() == call.output.data_type()));
     }
-    let mut numbers: Vec<_> = rows(&output).iter().map(|r| number(&r[ROW])).collect();
+    let mut numbers: Vec<_> = rows(output).iter().map(|r| number(&r[ROW])).collect();
     numbers.sort();
     assert!(numbers.into_iter().eq((0..n as i64).map(Some)), "every row once");
-    for partition in partitions(window, &output) {
+    for partition in partitions(window, output) {
         for row in &partition {
             for (i, call) in window.calls.iter().enumerate() {
                 let expected = expected(call, window.order_by.first(), &partition, row);

@@ -191,6 +191,38 @@ fn frames_by_range() {
 }
 
 #[test]
+fn what_is_computed_from_row_to_row() {
+    let (t, frame) = (DataType::UInt64, FrameBound::CurrentRow);
+    for (i, units) in [FrameUnits::Rows, FrameUnits::Range, FrameUnits::Groups].into_iter().enumerate() {
+        let frame = WindowFrame { units, start: FrameBound::UnboundedPreceding, end: frame.clone() };
+        let running = framed(&frame, true).into_iter().filter(|call| {
+            let known =
+                ["count", "sum", "min", "max", "first_value", "last_value"].contains(&&*call.function);
+            known && !call.distinct && call.filter.is_none() && !call.ignore_nulls
+        });
+        let mut calls: Vec<WindowCall> = running.collect();
+        calls.extend(["row_number", "rank", "dense_rank"].map(|f| call(f, vec![], t.clone(), &whole())));
+        for back in [1, 3] {
+            calls.push(call("lag", vec![column(INT), int(back), column(ROW)], DataType::Int64, &frame));
+        }
+        for partition_by in [vec![], vec![column(PARTITION)]] {
+            for ahead in [0, 2] {
+                let mut calls = calls.clone();
+                if ahead > 0 {
+                    calls.push(call("lead", vec![column(TEXT), int(ahead)], DataType::Utf8View, &frame));
+                }
+                let order_by = vec![order_key(&DataType::Int64, i == 1, i == 2)];
+                let window = Window { partition_by: partition_by.clone(), order_by, calls };
+                assert!(crate::operators::window::stream::is_streamable(&window));
+                for n in [1, 7, 150] {
+                    verify(&window, &DataType::Int64, n, 500 + n as u64 + i as u64);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn frames_without_order_and_wide_frames() {
     for units in [FrameUnits::Rows, FrameUnits::Range] {
         for frame in frames(units, &[]) {
