@@ -59,8 +59,11 @@ fn main() -> Result<()> {
             let start = cpu_time();
             groups = 0;
             for number in 0..PARTITIONS {
-                let input = ExchangeReader::new(0, output.exchange.iter().cloned().collect(), number);
-                let mut source = final_source(&aggregate, &schema, input, number == 0, &task)?;
+                let outputs: Vec<_> = output.exchange.iter().cloned().collect();
+                let finer = outputs[0].partitions() / PARTITIONS;
+                let reader = |p| ExchangeReader::new(0, outputs.clone(), p);
+                let inputs = (number * finer..(number + 1) * finer).map(reader).collect();
+                let mut source = final_source(&aggregate, &schema, inputs, number == 0, &task)?;
                 while let Some(batch) = source.next()? {
                     groups += batch.rows;
                 }

@@ -15,6 +15,12 @@ const SPILL_BYTES_MIN: usize = 1 << 20;
 /// The part of the limit that is worth a spill.
 const SPILL_SHARE: usize = 64;
 
+/// Spilling starts below the limit, because an operator reports what it holds only after it has grown (a hash
+/// table doubles), and needs some memory to spill: at this part of the limit, in percent,
+const SPILL_AT_PERCENT: usize = 70;
+/// but no more than so many bytes below it.
+const HEADROOM_BYTES_MAX: usize = 1 << 30;
+
 /// When what can spill does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SpillPolicy {
@@ -47,6 +53,8 @@ pub struct Governor {
 
 pub(super) struct Inner {
     limit: usize,
+    /// Above this, what can spill does.
+    spill_at: usize,
     policy: SpillPolicy,
     used: AtomicUsize,
     /// The part of `used` that cannot be spilled.
@@ -65,8 +73,10 @@ struct Holders {
 impl Governor {
     /// A governor of `limit` bytes.
     pub fn new(limit_bytes: u64, policy: SpillPolicy) -> Self {
+        let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
         let inner = Inner {
-            limit: usize::try_from(limit_bytes).unwrap_or(usize::MAX),
+            limit,
+            spill_at: (limit / 100 * SPILL_AT_PERCENT).max(limit.saturating_sub(HEADROOM_BYTES_MAX)),
             policy,
             used: AtomicUsize::new(0),
             firm: AtomicUsize::new(0),
@@ -127,7 +137,7 @@ impl Governor {
 
     /// What one of the operators at work may hold when memory is short.
     pub fn fair_share_bytes(&self) -> usize {
-        self.inner.limit / self.inner.holders.lock().active.len().max(1)
+        self.inner.spill_at / self.inner.holders.lock().active.len().max(1)
     }
 
     /// How much more may be held that cannot be spilled, if something else is possible: half of the limit is
@@ -168,7 +178,7 @@ impl Inner {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.used.load(Ordering::Relaxed) > self.limit
+        self.used.load(Ordering::Relaxed) > self.spill_at
     }
 
     pub(super) fn always_spills(&self) -> bool {
@@ -188,7 +198,7 @@ impl Inner {
         }
         let held = own.spillable();
         let holders = self.holders.lock();
-        let share = self.limit / holders.active.len().max(1);
+        let share = self.spill_at / holders.active.len().max(1);
         let largest = holders.active.iter().max_by_key(|a| a.spillable());
         let is_largest = largest.is_none_or(|a| Arc::ptr_eq(a, own) || a.spillable() <= held);
         if held >= self.spill_bytes_min() && (is_largest || held > share) {

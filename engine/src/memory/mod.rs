@@ -5,7 +5,8 @@
 //! finished output ── park(Spillable) ───────────────────▶ Governor ── spill() ───────────▶ whoever needs room
 //! ```
 //!
-//! Policy. Below the limit a reservation is a few atomic additions and nobody is asked for anything. Above it:
+//! Policy. Below the limit, less some headroom, a reservation is a few atomic additions and nobody is asked for
+//! anything. Above that:
 //!
 //! 1. Finished outputs that wait for a reader spill, the largest first, on the thread that needs the room:
 //!    nobody works on them at the moment.

@@ -137,6 +137,17 @@ impl QueryRun {
         ExchangeReader::new(u64::from(stage.0), outputs, partition)
     }
 
+    /// The hash partitions of a stage's outputs that belong to task `task` of `tasks` readers: the next ones to
+    /// each, equally many.
+    fn partitions_of(&self, stage: StageId, task: usize, tasks: usize) -> Vec<ExchangeReader> {
+        let slot = self.slot(stage);
+        let outputs: Vec<_> =
+            slot.outputs.lock().iter().flatten().filter_map(|o| o.exchange.clone()).collect();
+        let each = outputs.first().map_or(0, |o| o.partitions()) / tasks;
+        let reader = |p| ExchangeReader::new(u64::from(stage.0), outputs.clone(), p);
+        (task * each..(task + 1) * each).map(reader).collect()
+    }
+
     /// The sorted runs of a stage's tasks, in task order, taken.
     fn take_runs(&self, stage: StageId) -> Vec<Arc<SortedRun>> {
         let slot = self.slot(stage);

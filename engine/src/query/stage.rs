@@ -186,7 +186,8 @@ fn per_task_source(query: &QueryRun, spec: &SourceSpec, task: &TaskContext) -> R
     let first = task.partition == 0;
     match spec {
         SourceSpec::AggregateFinal { stage, aggregate: a, input_schema } => {
-            aggregate::final_source(a, input_schema, query.partition(*stage, task.partition), first, task)
+            let inputs = query.partitions_of(*stage, task.partition, task.partitions);
+            aggregate::final_source(a, input_schema, inputs, first, task)
         }
         SourceSpec::AggregateSingle { stage, aggregate: a, input_schema } => {
             aggregate::single_source(a, input_schema, query.partition(*stage, task.partition), first, task)

@@ -1,10 +1,12 @@
-//! The final stage: merges the partial groups of one hash partition.
+//! The final stage: merges the partial groups of some hash partitions, one partition after the other.
 //!
 //! If there are more groups than the cache holds, what has been merged so far goes back among the partial
 //! groups, and the partition is taken in parts in memory, one after the other, each of which fits. If there
 //! are more than the memory holds, the parts go to disk, and are taken in parts again if need be ([`parts`]).
 //!
 //! [`parts`]: crate::exchange::parts
+
+use std::collections::VecDeque;
 
 use arrow::array::ArrayRef;
 use dovetail_shuffle::Rows as HeldRows;
@@ -47,6 +49,8 @@ pub(super) struct FinalSource {
     task: TaskContext,
     reservation: Reservation,
     merger: Option<Merger>,
+    /// Partitions of which nothing has been read.
+    inputs: VecDeque<ExchangeReader>,
     work: Work,
     /// Parts of what was too large for the memory.
     waiting: WaitingParts,
@@ -73,7 +77,7 @@ struct CachedParts {
 impl FinalSource {
     pub(super) fn new(
         shape: Shape,
-        input: ExchangeReader,
+        inputs: Vec<ExchangeReader>,
         is_first_partition: bool,
         limits: FinalLimits,
         task: &TaskContext,
@@ -85,7 +89,8 @@ impl FinalSource {
             task: task.clone(),
             reservation: task.query.memory.reserve(NAME),
             merger: None,
-            work: Work::Whole(input, 0),
+            inputs: inputs.into(),
+            work: Work::Done,
             waiting: WaitingParts::new(NAME),
             result: ResultRows::none(),
         }
@@ -97,13 +102,12 @@ impl FinalSource {
             Work::Whole(reader, depth) => self.merge_whole(reader, depth).map(Some),
             Work::Cached(parts) if parts.next == parts.parts => Ok(Some(ResultRows::none())),
             Work::Cached(parts) => self.merge_cached(parts).map(Some),
-            Work::Done => match self.waiting.next() {
-                Some((reader, depth)) => {
-                    self.work = Work::Whole(reader, depth);
-                    Ok(Some(ResultRows::none()))
-                }
-                None => Ok(None),
-            },
+            Work::Done => {
+                let next = self.waiting.next().or_else(|| Some((self.inputs.pop_front()?, 0)));
+                let Some((reader, depth)) = next else { return Ok(None) };
+                self.work = Work::Whole(reader, depth);
+                Ok(Some(ResultRows::none()))
+            }
         }
     }
 

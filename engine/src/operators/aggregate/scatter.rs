@@ -19,6 +19,8 @@ use crate::exchange::parts::{PARTS_MAX, order_by, part_of, reordered};
 
 /// Fewer rows are not worth an order by part.
 const PARTS_ROWS_MIN: usize = 4096;
+/// More places to write to at once than this are slow.
+const BUCKETS_MAX: usize = 1024;
 
 /// Writes rows to the partitions of their first `keys` columns; without keys, to partition 0.
 pub(super) fn scatter(
@@ -36,7 +38,8 @@ pub(super) fn scatter(
     let partitions = writer.partitions();
     let mut hashes = vec![];
     hash_columns_into(&columns[..keys], EXCHANGE_SEED, &mut hashes);
-    let parts = if rows < PARTS_ROWS_MIN { 1 } else { PARTS_MAX };
+    let parts = if rows < PARTS_ROWS_MIN { 1 } else { (BUCKETS_MAX / partitions).clamp(1, PARTS_MAX) };
+    let parts = parts.next_power_of_two();
     let (order, ends) = match parts {
         1 => order_by(&hashes, partitions, |hash| partition_of(hash, partitions)),
         _ => order_by(&hashes, partitions * parts, |hash| {

@@ -120,7 +120,7 @@ fn two_phases_in(
     for partition in 0..partitions {
         let input = ExchangeReader::new(0, outputs.clone(), partition);
         let limits = FinalLimits { groups_max: limits.groups_max, part_rows: limits.groups_max };
-        let source = FinalSource::new(shape.clone(), input, partition == 0, limits, task);
+        let source = FinalSource::new(shape.clone(), vec![input], partition == 0, limits, task);
         rows.extend(drain(aggregate, Box::new(source))?);
     }
     Ok(rows)
