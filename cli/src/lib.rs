@@ -15,5 +15,6 @@ pub mod demo;
 pub mod format;
 pub mod interrupt;
 pub mod oneshot;
+pub mod progress;
 pub mod run;
 pub mod shell;

@@ -8,6 +8,7 @@ use dovetail_engine::{EngineError, Session};
 
 use crate::format::{Format, Layout, write_result};
 use crate::interrupt::Interrupts;
+use crate::progress::with_progress;
 
 /// How a script is run and its results are printed.
 pub struct OneShot<'a> {
@@ -28,7 +29,7 @@ impl OneShot<'_> {
                 return Err(EngineError::Cancelled.into());
             }
             let start = Instant::now();
-            let result = self.session.stream(&statement)?;
+            let result = with_progress(self.session, || self.session.stream(&statement))?;
             let elapsed = start.elapsed();
             let mut out = BufWriter::new(io::stdout().lock());
             write_result(&mut out, result, self.format, &layout, None)?;

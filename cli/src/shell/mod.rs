@@ -34,6 +34,7 @@ use crate::allocator::give_back_freed_memory;
 use crate::args::Args;
 use crate::format::{Format, Layout, ROWS_SHOWN, write_result, write_rows};
 use crate::interrupt::Interrupts;
+use crate::progress::with_progress;
 use crate::run::{ansi, is_broken_pipe, print_error};
 
 /// Files that read files that read files end here.
@@ -175,7 +176,7 @@ impl Shell<'_> {
         for statement in self.session.statements(script)? {
             let start = Instant::now();
             self.running.store(true, Ordering::SeqCst);
-            let result = self.session.stream(&statement);
+            let result = with_progress(self.session, || self.session.stream(&statement));
             self.running.store(false, Ordering::SeqCst);
             match result {
                 Ok(result) => self.print(result, start.elapsed())?,

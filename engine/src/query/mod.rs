@@ -15,6 +15,7 @@ mod stage;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use datafusion_common::ScalarValue;
 use dovetail_planner::graph::{StageId, TaskId};
@@ -91,6 +92,7 @@ impl QueryRun {
         context: Arc<QueryContext>,
         work_tables: WorkTables,
     ) -> Self {
+        context.tasks.fetch_add(graph.task_count(), Ordering::Relaxed);
         QueryRun {
             catalog,
             context,
@@ -217,6 +219,7 @@ impl TaskRunner for QueryRun {
         let runtime = self.runtime(&self.slot(task.stage))?;
         let pipeline = runtime.open(self, task.partition)?;
         let output = pipeline.run(&self.context)?;
+        self.context.tasks_done.fetch_add(1, Ordering::Relaxed);
         self.keep(task, output)
     }
 
@@ -232,6 +235,8 @@ impl TaskRunner for QueryRun {
             let front = StageId(stages.len() as u32);
             let split = split_at_join(&stages[number].stage, task.stage, front, PARTITIONS as u32);
             let Some(split) = split else { continue };
+            let more = split.front.tasks + split.rest.tasks - stages[number].stage.tasks;
+            self.context.tasks.fetch_add(more.into(), Ordering::Relaxed);
             splits.push(StageSplit {
                 stage: split.rest.id,
                 front: shape(&split.front),

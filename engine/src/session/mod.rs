@@ -91,6 +91,20 @@ impl From<QueryResult> for ResultStream {
     }
 }
 
+/// How far a running query is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Tasks that have ended, and all that are known; some become known only while the query runs.
+    pub tasks_done: u64,
+    pub tasks: u64,
+    /// Of files, decoded.
+    pub bytes_read: u64,
+    /// Written to disk because memory was short.
+    pub bytes_spilled: u64,
+    /// Held in memory by all of the session's queries.
+    pub memory_bytes: u64,
+}
+
 /// Whether a statement was a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatementKind {
@@ -174,6 +188,18 @@ impl Session {
     /// Stops what runs in this session, now or later, when it is told to.
     pub fn cancel_handle(&self) -> CancelHandle {
         CancelHandle(self.running.clone())
+    }
+
+    /// How far the query is that has been running longest; none if none runs. May be called from any thread.
+    pub fn progress(&self) -> Option<Progress> {
+        let query = self.running.queries.lock().first()?.1.clone();
+        Some(Progress {
+            tasks_done: query.tasks_done.load(Ordering::Relaxed),
+            tasks: query.tasks.load(Ordering::Relaxed),
+            bytes_read: query.metrics.total(|m| &m.bytes_read),
+            bytes_spilled: query.metrics.total(|m| &m.bytes_spilled),
+            memory_bytes: self.memory.used_bytes() as u64,
+        })
     }
 
     /// What the session's queries hold at the moment, and have spilled.

@@ -130,6 +130,9 @@ impl TaskContext {
 /// What all tasks of a query share.
 pub struct QueryContext {
     cancelled: AtomicBool,
+    /// Tasks of all stages that are known so far, and those that have ended.
+    pub tasks: AtomicU64,
+    pub tasks_done: AtomicU64,
     pub metrics: Metrics,
     pub memory: Governor,
     pub spill: QuerySpill,
@@ -175,6 +178,11 @@ impl Metrics {
         Metrics { operators: (0..count).map(|_| OperatorMetrics::default()).collect() }
     }
 
+    /// The sum of a counter over all operators.
+    pub fn total(&self, counter: impl Fn(&OperatorMetrics) -> &AtomicU64) -> u64 {
+        self.operators.iter().map(|m| counter(m).load(Ordering::Relaxed)).sum()
+    }
+
     /// The counters of an operator; none if the query keeps none.
     pub fn operator(&self, id: u32) -> Option<&OperatorMetrics> {
         self.operators.get(id as usize)
@@ -189,7 +197,14 @@ impl QueryContext {
 
     /// A context with counters for `operators` operators, within a memory limit.
     pub fn bounded(operators: usize, memory: Governor, spill: QuerySpill) -> Self {
-        QueryContext { cancelled: AtomicBool::new(false), metrics: Metrics::new(operators), memory, spill }
+        QueryContext {
+            cancelled: AtomicBool::new(false),
+            tasks: AtomicU64::new(0),
+            tasks_done: AtomicU64::new(0),
+            metrics: Metrics::new(operators),
+            memory,
+            spill,
+        }
     }
 
     /// Notes bytes that an operator has written to disk.
