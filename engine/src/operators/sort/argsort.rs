@@ -73,7 +73,10 @@ fn order<P: Ord + Copy>(
     } else {
         pairs.sort_unstable();
     }
-    pairs.into_iter().map(row).collect()
+    // Collected in place, the numbers would keep the pairs' memory.
+    let mut rows: Vec<u32> = pairs.into_iter().map(row).collect();
+    rows.shrink_to_fit();
+    rows
 }
 
 /// A pass of a radix sort costs about as much as two and a half rounds of comparisons.
