@@ -205,14 +205,14 @@ fn common_type<'a>(mut types: impl Iterator<Item = &'a DataType>, logical: &'a D
     types.next().map(plain).filter(|first| types.all(|t| plain(t) == *first)).unwrap_or(logical)
 }
 
-/// What the sort of a row of such a batch needs beside the row: two words of 16 bytes, one of them with its
-/// number, and each key twice, as it is and as a code. Dictionaries become plain.
+/// What the sort of a row of such a batch needs beside the row: its packed keys, which are there twice for a
+/// moment, once with its number, and each key as it is and as a code. Dictionaries become plain.
 pub(super) fn sort_row_bytes(extended: &Batch, keys: usize) -> usize {
     let plain = extended.columns.iter().filter_map(|column| match column.data_type() {
         DataType::Dictionary(_, values) => Some(values.primitive_width().unwrap_or(size_of::<u128>())),
         _ => None,
     });
-    2 * size_of::<u128>() + 2 * size_of::<u64>() * keys + plain.sum::<usize>()
+    3 * size_of::<u128>() + 2 * size_of::<u64>() * keys + plain.sum::<usize>()
 }
 
 /// Rows in order, not gathered yet.
