@@ -137,8 +137,8 @@ fn explain_analyze_tells_who_spilled() {
 #[test]
 fn a_full_directory_fails_the_query_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let session = session(directory.path(), Some(LIMIT), Some(300_000));
-    for query in &QUERIES[..4] {
+    let session = session(directory.path(), Some(LIMIT), Some(100_000));
+    for query in QUERIES[..4].iter().chain(&QUERIES[7..12]) {
         let error = session.execute(query).unwrap_err().to_string();
         assert!(error.starts_with("the disk is full: none of the spill directories can take"), "{error}");
         assert!(error.contains("--temp-dir"), "{error}");

@@ -13,7 +13,7 @@
 //! 2. If that is not enough, an active operator that can spill is told so as the answer to its own report,
 //!    once a batch, if it is the largest of them or holds more than its fair share (the limit by the number
 //!    of them); otherwise the largest is told at its next report. Nobody waits for anybody: no deadlock.
-//! 3. What cannot be spilled (a join table, a sort, a result) may take the whole limit. Beyond that its
+//! 3. What cannot be spilled (a join table, a result) may take the whole limit. Beyond that its
 //!    query fails with an error that names the operator, the sizes, the limit and the setting.
 //!
 //! Margin. What the process holds may exceed the limit by what is not reported: for each thread the batches

@@ -220,3 +220,16 @@ fn a_spill_file_keeps_the_order() {
     drop(file);
     assert_eq!(store.files_alive(), 0);
 }
+
+#[test]
+fn a_spill_file_of_small_blocks_is_read_with_little_memory() {
+    const BLOCK_BYTES: usize = 32 << 10;
+    let (_dir, _store, query) = store(None);
+    let mut writer = SpillFileWriter::create(&query, "run").unwrap().with_block_bytes(BLOCK_BYTES);
+    (0..100).for_each(|i| writer.write(numbers(i * 500, 500)).unwrap());
+    let file = writer.finish().unwrap();
+    let blocks: Vec<Rows> = file.read().collect::<Result<_, _>>().unwrap();
+    assert_eq!(blocks.iter().map(|b| b.rows).sum::<usize>(), 100 * 500);
+    assert!(blocks.len() > 1);
+    assert!(blocks.iter().all(|b| b.encoded_bytes() < 2 * BLOCK_BYTES));
+}

@@ -17,6 +17,7 @@ use arrow::compute::interleave;
 use arrow::datatypes::{DataType, SchemaRef};
 use dovetail_planner::physical::Sort;
 
+use super::common_type;
 use super::comparable::{ComparableKeys, MergeKeys};
 use super::sorted_run::{RunReader, RunWriter, SortedRun, batch_rows, block_bytes};
 use super::tree::LoserTree;
@@ -137,20 +138,11 @@ impl Passes {
     }
 }
 
-/// The physical type of each column into which all runs are brought, so that their rows can be mixed: that
-/// which all have, dictionaries apart, else the logical one.
+/// The physical type of each column into which all runs are brought.
 fn common_types(runs: &[Arc<SortedRun>], schema: &SchemaRef) -> Vec<DataType> {
-    fn plain(data_type: &DataType) -> &DataType {
-        match data_type {
-            DataType::Dictionary(_, values) => values,
-            other => other,
-        }
-    }
     let columns = schema.fields().iter().enumerate();
     let common = columns.map(|(position, field)| {
-        let mut types = runs.iter().map(|run| plain(&run.types()[position]));
-        let first = types.next().filter(|first| types.all(|t| t == *first));
-        first.unwrap_or(field.data_type()).clone()
+        common_type(runs.iter().map(|run| &run.types()[position]), field.data_type()).clone()
     });
     common.collect()
 }

@@ -27,8 +27,8 @@ mod tree;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, UInt32Array};
-use arrow::compute::take;
+use arrow::array::{Array, ArrayRef};
+use arrow::compute::interleave;
 use arrow::datatypes::{DataType, SchemaRef};
 use dovetail_planner::expr::Expr;
 use dovetail_planner::physical::{Sort, SortKey};
@@ -36,7 +36,7 @@ use dovetail_planner::physical::{Sort, SortKey};
 use self::argsort::sort_rows;
 use self::keys::Key;
 use super::collect::concat_any;
-use crate::batch::{Batch, Column};
+use crate::batch::{Batch, Column, to_logical};
 use crate::error::{EngineError, Result};
 use crate::expr::{CompiledExpr, compile};
 use crate::task::{SinkFactory, Source, TaskContext};
@@ -46,17 +46,12 @@ pub use self::sorted_run::SortedRun;
 /// A run has no more rows: they have numbers of 32 bits.
 const SORT_ROWS_MAX: usize = 1 << 31;
 
-/// What the sort of a row needs beside the row: two words of 16 bytes with its number, and its keys as codes.
-/// Afterwards there is a copy of one column instead.
-const SORT_ROW_BYTES: usize = 48;
-
 /// Makes sinks that leave sorted runs; with `fetch`, of that many rows at most.
 pub fn sink_factory(sort: &Sort, input_schema: &SchemaRef) -> Result<Arc<dyn SinkFactory>> {
-    SortKeys::new(&sort.keys, input_schema.fields().len())?; // refused before anything runs
-    let width = input_schema.fields().len();
+    SortKeys::new(&sort.keys, input_schema)?; // refused before anything runs
     Ok(match sort.fetch {
-        Some(fetch) => topk::sink_factory(&sort.keys, width, fetch),
-        None => run::sink_factory(&sort.keys, width),
+        Some(fetch) => topk::sink_factory(&sort.keys, input_schema, fetch),
+        None => run::sink_factory(&sort.keys, input_schema),
     })
 }
 
@@ -80,7 +75,7 @@ pub(super) struct ExternalSort {
 
 impl ExternalSort {
     pub(super) fn new(sort: &Sort, schema: &SchemaRef, task: &TaskContext) -> Result<Self> {
-        let keys = SortKeys::new(&sort.keys, schema.fields().len())?;
+        let keys = SortKeys::new(&sort.keys, schema)?;
         let (sort, schema, task) = (sort.clone(), schema.clone(), task.clone());
         Ok(ExternalSort { sorter: run::RunSorter::new(keys, &task), sort, schema, task })
     }
@@ -100,6 +95,8 @@ impl ExternalSort {
 struct SortKeys {
     width: usize,
     keys: Vec<CompiledKey>,
+    /// The logical types of an extended batch.
+    types: Vec<DataType>,
 }
 
 struct CompiledKey {
@@ -111,23 +108,24 @@ struct CompiledKey {
 }
 
 impl SortKeys {
-    fn new(keys: &[SortKey], width: usize) -> Result<Self> {
-        let mut next = width;
+    fn new(keys: &[SortKey], schema: &SchemaRef) -> Result<Self> {
+        let mut types: Vec<DataType> = schema.fields().iter().map(|f| f.data_type().clone()).collect();
+        let width = types.len();
         let keys = keys
             .iter()
             .map(|key| {
                 let position = match key.expr {
                     Expr::Column { index, .. } => index,
                     _ => {
-                        next += 1;
-                        next - 1
+                        types.push(key.expr.data_type());
+                        types.len() - 1
                     }
                 };
                 let expr = compile(&key.expr)?;
                 Ok(CompiledKey { expr, position, descending: key.descending, nulls_first: key.nulls_first })
             })
             .collect::<Result<_>>()?;
-        Ok(SortKeys { width, keys })
+        Ok(SortKeys { width, keys, types })
     }
 
     /// The batch with its computed keys behind its columns.
@@ -155,7 +153,7 @@ impl SortKeys {
         sort_rows(&keys, extended.rows, limit)
     }
 
-    /// Extended batches as one, in order, cut off after `limit` rows.
+    /// The rows of extended batches in order, cut off after `limit` rows.
     fn sort(&self, extended: Vec<Batch>, limit: Option<usize>) -> Result<Sorted> {
         let rows: usize = extended.iter().map(|b| b.rows).sum();
         if u32::try_from(rows).is_err() {
@@ -163,84 +161,126 @@ impl SortKeys {
                 "one task would have to sort {rows} rows, more than 4,294,967,295; use more partitions"
             )));
         }
-        let width = extended.first().map_or(0, |b| b.columns.len());
-        let mut pieces: Vec<Vec<ArrayRef>> = vec![Vec::with_capacity(extended.len()); width];
+        let mut starts = Starts::default();
+        let mut pieces: Vec<Vec<ArrayRef>> = vec![Vec::with_capacity(extended.len()); self.types.len()];
         for batch in extended {
+            starts.push(batch.rows);
             for (pieces, column) in pieces.iter_mut().zip(&batch.columns) {
                 pieces.push(column.values()?);
             }
         }
+        for (pieces, logical) in pieces.iter_mut().zip(&self.types) {
+            make_uniform(pieces, logical)?;
+        }
         let mut keys = vec![];
         for key in &self.keys {
-            let pieces = &mut pieces[key.position];
-            let joined = concat_any(pieces)?;
-            *pieces = vec![joined.clone()];
+            let joined = concat_any(&pieces[key.position])?;
             keys.extend(Key::new(&joined, key.descending, key.nulls_first)?.flat());
         }
         let order = sort_rows(&keys, rows, limit)?;
-        drop(keys);
-        let unchanged = order.len() == rows && order.iter().enumerate().all(|(i, &row)| i as u32 == row);
-        // Column by column, so that no more than one is in memory twice.
-        let columns = pieces.into_iter().map(|pieces| concat_any(&pieces)).collect::<Result<_>>()?;
+        let unchanged = order.iter().enumerate().all(|(i, &row)| i as u32 == row);
         let rows = order.len();
-        Ok(Sorted { columns, order: (!unchanged).then(|| UInt32Array::from(order)), rows })
+        Ok(Sorted { pieces, starts, order: (!unchanged).then_some(order), rows })
     }
 }
 
-/// What the sort of a row of such a batch needs beside the row. Dictionaries become plain.
-pub(super) fn sort_row_bytes(extended: &Batch) -> usize {
+/// Brings pieces of one column into one physical form: that which they have, dictionaries apart, else the
+/// logical one.
+fn make_uniform(pieces: &mut [ArrayRef], logical: &DataType) -> Result<()> {
+    let common = common_type(pieces.iter().map(|piece| piece.data_type()), logical).clone();
+    for piece in pieces {
+        *piece = to_logical(piece, &common)?;
+    }
+    Ok(())
+}
+
+/// The physical type into which columns of these types are brought, so that their rows can be mixed.
+fn common_type<'a>(mut types: impl Iterator<Item = &'a DataType>, logical: &'a DataType) -> &'a DataType {
+    fn plain(data_type: &DataType) -> &DataType {
+        match data_type {
+            DataType::Dictionary(_, values) => values,
+            other => other,
+        }
+    }
+    types.next().map(plain).filter(|first| types.all(|t| plain(t) == *first)).unwrap_or(logical)
+}
+
+/// What the sort of a row of such a batch needs beside the row: its packed keys, which are there twice for a
+/// moment, once with its number, and each key as it is and as a code. Dictionaries become plain.
+pub(super) fn sort_row_bytes(extended: &Batch, keys: usize) -> usize {
     let plain = extended.columns.iter().filter_map(|column| match column.data_type() {
         DataType::Dictionary(_, values) => Some(values.primitive_width().unwrap_or(size_of::<u128>())),
         _ => None,
     });
-    SORT_ROW_BYTES + plain.sum::<usize>()
+    3 * size_of::<u128>() + 2 * size_of::<u64>() * keys + plain.sum::<usize>()
 }
 
 /// Rows in order, not gathered yet.
 struct Sorted {
-    columns: Vec<ArrayRef>,
-    /// Row numbers; none: the rows are in order as they are.
-    order: Option<UInt32Array>,
+    /// Each column as it came, in pieces of one type.
+    pieces: Vec<Vec<ArrayRef>>,
+    starts: Starts,
+    /// Row numbers over all pieces; none: the rows are in order as they are.
+    order: Option<Vec<u32>>,
     rows: usize,
 }
 
 impl Sorted {
     /// The first columns only.
     fn cut_to(mut self, width: usize) -> Self {
-        self.columns.truncate(width);
+        self.pieces.truncate(width);
         self
     }
 
-    /// Rows of a range.
+    /// Rows of a range, gathered.
     fn batch(&self, start: usize, rows: usize) -> Result<Batch> {
-        let columns = self.columns.iter().map(|column| self.gather(column, start, rows));
+        let places: Vec<(usize, usize)> = match &self.order {
+            Some(order) => {
+                order[start..start + rows].iter().map(|&row| self.starts.place(row as usize)).collect()
+            }
+            None => (start..start + rows).map(|row| self.starts.place(row)).collect(),
+        };
+        let columns = self.pieces.iter().map(|pieces| {
+            let pieces: Vec<&dyn Array> = pieces.iter().map(|piece| piece.as_ref()).collect();
+            Ok(Column::new(interleave(&pieces, &places)?))
+        });
         Ok(Batch { columns: columns.collect::<Result<_>>()?, rows })
     }
 
-    /// All rows, in one batch. Column by column, so that no more than one is in memory twice.
-    fn into_batch(mut self) -> Result<Batch> {
-        let columns = std::mem::take(&mut self.columns).into_iter();
-        let columns = columns.map(|column| self.gather(&column, 0, self.rows)).collect::<Result<_>>()?;
-        Ok(Batch { columns, rows: self.rows })
+    /// All rows, in batches of a number of rows.
+    fn batches(&self, batch_rows: usize) -> impl Iterator<Item = Result<Batch>> {
+        let starts = (0..self.rows).step_by(batch_rows);
+        starts.map(move |start| self.batch(start, batch_rows.min(self.rows - start)))
+    }
+}
+
+/// Where pieces start among the rows of all of them.
+#[derive(Default)]
+struct Starts {
+    /// The first row of each piece.
+    firsts: Vec<usize>,
+    rows: usize,
+    /// The piece of every so many rows' first.
+    pieces: Vec<usize>,
+}
+
+impl Starts {
+    const STEP: usize = 4096;
+
+    /// Adds a piece of some rows at the end.
+    fn push(&mut self, rows: usize) {
+        self.firsts.push(self.rows);
+        self.rows += rows;
+        self.pieces.resize(self.rows.div_ceil(Self::STEP), self.firsts.len() - 1);
     }
 
-    /// All rows, in batches of `batch_rows`. Column by column too.
-    fn into_batches(mut self, batch_rows: usize) -> Result<Vec<Batch>> {
-        let sizes = (0..self.rows).step_by(batch_rows).map(|start| batch_rows.min(self.rows - start));
-        let mut batches: Vec<Batch> = sizes.map(|rows| Batch { columns: vec![], rows }).collect();
-        for column in std::mem::take(&mut self.columns) {
-            for (batch, start) in batches.iter_mut().zip((0..).step_by(batch_rows)) {
-                batch.columns.push(self.gather(&column, start, batch.rows)?);
-            }
+    /// The piece of a row, and its number there.
+    fn place(&self, row: usize) -> (usize, usize) {
+        let mut piece = self.pieces[row / Self::STEP];
+        while self.firsts.get(piece + 1).is_some_and(|&first| first <= row) {
+            piece += 1;
         }
-        Ok(batches)
-    }
-
-    fn gather(&self, column: &ArrayRef, start: usize, rows: usize) -> Result<Column> {
-        Ok(Column::new(match &self.order {
-            Some(order) => take(column, &order.slice(start, rows), None)?,
-            None => column.slice(start, rows),
-        }))
+        (piece, row - self.firsts[piece])
     }
 }
 

@@ -1,13 +1,14 @@
 //! The sink of a plain sort: keeps what a task gets, and sorts it at the end, or when memory is short.
 //!
 //! Told to spill, it sorts what it has and writes it to disk as a run, so that a task leaves several runs. The
-//! last one stays in memory as long as nobody needs the room. Keys are sorted as row numbers; each column is
-//! gathered once, in the final order.
+//! last one stays in memory if there is room, and as long as nobody needs it. Keys are sorted as row numbers;
+//! each column is gathered once, in the final order, from the batches as they came.
 //!
 //! What the sort itself needs is part of what is reported, from the first row on.
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use dovetail_planner::physical::SortKey;
 
 use super::{SORT_ROWS_MAX, SortKeys, Sorted, SortedRun, sort_row_bytes};
@@ -17,18 +18,18 @@ use crate::memory::{KeptBatches, Reservation};
 use crate::operators::collect::Coalescer;
 use crate::task::{Flow, Output, Sink, SinkFactory, TaskContext};
 
-pub(super) fn sink_factory(keys: &[SortKey], width: usize) -> Arc<dyn SinkFactory> {
-    Arc::new(RunFactory { keys: keys.to_vec(), width })
+pub(super) fn sink_factory(keys: &[SortKey], schema: &SchemaRef) -> Arc<dyn SinkFactory> {
+    Arc::new(RunFactory { keys: keys.to_vec(), schema: schema.clone() })
 }
 
 struct RunFactory {
     keys: Vec<SortKey>,
-    width: usize,
+    schema: SchemaRef,
 }
 
 impl SinkFactory for RunFactory {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>> {
-        Ok(Box::new(RunSorter::new(SortKeys::new(&self.keys, self.width)?, task)))
+        Ok(Box::new(RunSorter::new(SortKeys::new(&self.keys, &self.schema)?, task)))
     }
 }
 
@@ -65,11 +66,11 @@ impl RunSorter {
         }
         self.task.query.check_cancelled()?;
         let extended = self.keys.extend(batch)?;
-        self.sort_row_bytes = self.sort_row_bytes.max(sort_row_bytes(&extended));
+        self.sort_row_bytes = self.sort_row_bytes.max(sort_row_bytes(&extended, self.keys.keys.len()));
         self.small.push(&extended)?;
         self.keep()?;
         let rows = self.kept.rows() + self.small.small_rows();
-        if self.reservation.resize(self.kept.bytes() + rows * self.sort_row_bytes) {
+        if self.reservation.resize(self.bytes()) {
             self.write_run()?;
         } else if rows >= SORT_ROWS_MAX {
             self.keep_run()?;
@@ -79,8 +80,20 @@ impl RunSorter {
 
     /// All rows as sorted runs.
     pub(super) fn into_runs(mut self) -> Result<Vec<Arc<SortedRun>>> {
-        self.keep_run()?;
+        self.small.join_small()?;
+        self.keep()?;
+        // In memory there are the rows and their copy in order at once.
+        if self.reservation.resize(self.bytes() + self.kept.bytes()) {
+            self.write_run()?;
+        } else {
+            self.keep_run()?;
+        }
         Ok(self.runs)
+    }
+
+    /// What is here, and what its sort needs.
+    fn bytes(&self) -> usize {
+        self.kept.bytes() + (self.kept.rows() + self.small.small_rows()) * self.sort_row_bytes
     }
 
     fn keep(&mut self) -> Result<()> {

@@ -59,7 +59,8 @@ impl SortedRun {
     /// The rows as a run in memory; none if there are none.
     pub(super) fn in_memory(sorted: Sorted, task: &TaskContext) -> Result<Option<Arc<Self>>> {
         let rows = sorted.rows as u64;
-        let batches = sorted.into_batches(batch_rows(&task.query.memory))?;
+        let batches: Vec<Batch> = sorted.batches(batch_rows(&task.query.memory)).collect::<Result<_>>()?;
+        drop(sorted);
         let Some(first) = batches.first() else { return Ok(None) };
         let types = types_of(first);
         let mut held = HeldMemory::default();
@@ -81,9 +82,9 @@ impl SortedRun {
     /// The rows as a run on disk, gathered piece by piece; none if there are none.
     pub(super) fn on_disk(sorted: &Sorted, task: &TaskContext) -> Result<Option<Arc<Self>>> {
         let mut writer = RunWriter::new(task);
-        for start in (0..sorted.rows).step_by(BATCH_ROWS) {
+        for batch in sorted.batches(BATCH_ROWS) {
             task.query.check_cancelled()?;
-            writer.push(&sorted.batch(start, BATCH_ROWS.min(sorted.rows - start))?)?;
+            writer.push(&batch?)?;
         }
         writer.finish()
     }

@@ -354,7 +354,7 @@ fn spilled_runs_merge_in_several_passes() {
     let mut several = [0; 3];
     let contexts =
         [(1 << 18, SpillPolicy::AtLimit), (1 << 20, SpillPolicy::Always), (1 << 24, SpillPolicy::Always)];
-    for (i, kinds) in combinations(&mut random).into_iter().enumerate() {
+    for (i, kinds) in combinations(&mut random).into_iter().step_by(2).enumerate() {
         let (limit, policy) = contexts[i % contexts.len()];
         let query = bounded(limit, policy);
         let tasks = 1 + i % 2;
@@ -380,14 +380,14 @@ fn spilled_runs_merge_in_several_passes() {
         assert!(numbers(&rows(&found)) == numbers(&in_order), "{kinds:?} {:?}", sort.keys);
         assert_eq!(query.memory.used_bytes(), 0);
     }
-    assert!(several.iter().all(|several| *several > 20), "{several:?} of 30 each had more runs than fit");
+    assert!(several.iter().all(|several| *several > 10), "{several:?} of 15 each had more runs than fit");
 }
 
 #[test]
 fn a_spilled_top_k_is_sort_and_limit() {
     let mut random = Random(19);
     let mut several = [0; 2];
-    for (i, kinds) in combinations(&mut random).into_iter().enumerate() {
+    for (i, kinds) in combinations(&mut random).into_iter().step_by(2).enumerate() {
         let policy = [SpillPolicy::AtLimit, SpillPolicy::Always][i % 2];
         let query = bounded(1 << 18, policy);
         let (batches, keys, schema) = input(&kinds, 24, &mut random);
@@ -409,7 +409,7 @@ fn a_spilled_top_k_is_sort_and_limit() {
         assert!(numbers(&rows(&found)) == numbers(&expected), "{kinds:?} {fetch}");
         assert_eq!(query.memory.used_bytes(), 0);
     }
-    assert!(several[0] > 5 && several[1] > 40, "{several:?} of 45 each had several runs");
+    assert!(several[0] > 2 && several[1] > 18, "{several:?} of 22 each had several runs");
 }
 
 #[test]

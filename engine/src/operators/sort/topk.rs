@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, UInt32Array};
-use arrow::datatypes::{DataType, UInt32Type};
+use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
 use dovetail_planner::physical::SortKey;
 use parking_lot::Mutex;
 
@@ -29,14 +29,14 @@ use crate::task::{Flow, Output, Sink, SinkFactory, TaskContext};
 /// Candidates that are kept before they are cut back, if `fetch` is small.
 const CANDIDATES_MIN: usize = 4096;
 
-pub(super) fn sink_factory(keys: &[SortKey], width: usize, fetch: u64) -> Arc<dyn SinkFactory> {
+pub(super) fn sink_factory(keys: &[SortKey], schema: &SchemaRef, fetch: u64) -> Arc<dyn SinkFactory> {
     let fetch = usize::try_from(fetch).unwrap_or(usize::MAX);
-    Arc::new(TopKFactory { keys: keys.to_vec(), width, fetch, shared: Arc::default() })
+    Arc::new(TopKFactory { keys: keys.to_vec(), schema: schema.clone(), fetch, shared: Arc::default() })
 }
 
 struct TopKFactory {
     keys: Vec<SortKey>,
-    width: usize,
+    schema: SchemaRef,
     fetch: usize,
     /// The lowest bound of any task.
     shared: Arc<Mutex<Option<Arc<Bound>>>>,
@@ -54,7 +54,7 @@ struct Bound {
 impl SinkFactory for TopKFactory {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>> {
         Ok(Box::new(TopK {
-            keys: SortKeys::new(&self.keys, self.width)?,
+            keys: SortKeys::new(&self.keys, &self.schema)?,
             fetch: self.fetch,
             candidates: KeptBatches::default(),
             sort_row_bytes: 0,
@@ -101,7 +101,7 @@ impl Sink for TopK {
             extended = extended.select(&Arc::new(UInt32Array::from(order)));
             self.lower_bound(&extended.slice(self.fetch - 1, 1))?;
         }
-        self.sort_row_bytes = self.sort_row_bytes.max(sort_row_bytes(&extended));
+        self.sort_row_bytes = self.sort_row_bytes.max(sort_row_bytes(&extended, self.keys.keys.len()));
         self.candidates.push(&gathered(&extended)?)?;
         if self.candidates.rows() > self.fetch.saturating_mul(2).max(CANDIDATES_MIN) {
             self.cut_back()?;
@@ -118,7 +118,9 @@ impl Sink for TopK {
     }
 
     fn finish(mut self: Box<Self>) -> Result<Output> {
-        if let Some(sorted) = self.sort()? {
+        if self.must_spill() {
+            self.write_run()?;
+        } else if let Some(sorted) = self.sort()? {
             self.runs.extend(SortedRun::in_memory(sorted.cut_to(self.keys.width), &self.task)?);
         }
         Ok(Output { runs: self.runs, ..Output::default() })
@@ -216,7 +218,9 @@ impl TopK {
 
     fn must_spill(&mut self) -> bool {
         let rows = self.candidates.rows();
-        let bytes = self.candidates.bytes() + rows * self.sort_row_bytes;
+        // Of those that stay there is a copy when they are cut back.
+        let copy = self.candidates.bytes() / rows.max(1) * rows.min(self.fetch);
+        let bytes = self.candidates.bytes() + copy + rows * self.sort_row_bytes;
         self.reservation.resize(bytes) || rows >= SORT_ROWS_MAX
     }
 
@@ -236,7 +240,7 @@ impl TopK {
     /// Keeps the first `fetch` candidates.
     fn cut_back(&mut self) -> Result<()> {
         if let Some(sorted) = self.sort()? {
-            self.candidates.push(&sorted.into_batch()?)?;
+            self.candidates.push(&sorted.batch(0, sorted.rows)?)?;
         }
         Ok(())
     }

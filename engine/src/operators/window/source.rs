@@ -120,7 +120,8 @@ impl WindowSource {
     fn row_bytes(&self, batch: &Batch) -> usize {
         let result = |width: Option<usize>| width.unwrap_or(size_of::<u128>()) + CALL_ROW_BYTES;
         let calls = self.window.calls.iter().map(|call| result(call.output.data_type().primitive_width()));
-        sort_row_bytes(batch) + calls.sum::<usize>()
+        sort_row_bytes(batch, self.window.partition_by.len() + self.window.order_by.len())
+            + calls.sum::<usize>()
     }
 
     /// Whether a further division would tell some of the rows apart.
