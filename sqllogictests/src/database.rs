@@ -42,7 +42,11 @@ impl fmt::Display for Configuration {
 }
 
 /// A session under test.
-pub struct Database(Session);
+pub struct Database {
+    session: Session,
+    /// Every query that has rows must have spilled.
+    spills: bool,
+}
 
 impl Database {
     /// An empty catalog, or the tables in `folder`.
@@ -56,23 +60,29 @@ impl Database {
         if spills {
             options.spill = SpillPolicy::Always;
         }
-        Ok(Database(match folder {
+        let session = match folder {
             Some(folder) => Session::open(folder, options)?,
             None => Session::new(options)?,
-        }))
+        };
+        Ok(Database { session, spills })
     }
 
     /// Between two statements no memory is reserved and no file is there, however the last one ended. A panic,
     /// so that a statement that is expected to fail does not hide it.
     fn check_nothing_is_left(&self) {
-        let memory = self.0.memory();
+        let memory = self.session.memory();
         assert_eq!((memory.used_bytes, memory.spill_files), (0, 0), "reserved bytes, spill files");
     }
 
     fn answer(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
-        let result = self.0.execute(sql);
+        let before = self.session.memory().spilled_bytes;
+        let result = self.session.execute(sql);
         self.check_nothing_is_left();
         let result = result?;
+        let is_run = ["select", "with", "values"].iter().any(|word| starts_with(sql, word));
+        if self.spills && is_run && result.rows() > 0 {
+            assert!(self.session.memory().spilled_bytes > before, "nothing was spilled: {sql}");
+        }
         if result.kind != StatementKind::Query {
             return Ok(DBOutput::StatementComplete(0));
         }
@@ -86,6 +96,11 @@ impl Database {
         }
         Ok(DBOutput::Rows { types, rows })
     }
+}
+
+/// Whether a statement starts with a word, in any case.
+fn starts_with(sql: &str, word: &str) -> bool {
+    sql.trim_start().get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
 }
 
 impl DB for Database {

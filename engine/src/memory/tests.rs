@@ -40,35 +40,37 @@ fn waiting(governor: &Governor, bytes: usize, refuses: bool) -> (Arc<Waiting>, P
 
 #[test]
 fn the_largest_that_waits_spills_first() {
-    let governor = Governor::new(1000, SpillPolicy::AtLimit);
+    // Spilling starts at 1400.
+    let governor = Governor::new(2000, SpillPolicy::AtLimit);
     let small = waiting(&governor, 100, false);
-    let large = waiting(&governor, 500, false);
+    let large = waiting(&governor, 900, false);
     let refusing = waiting(&governor, 300, true);
     let mut operator = governor.reserve("test");
     assert!(!operator.resize(100));
     assert!(!operator.resize(200));
     assert_eq!((small.0.spills.load(Ordering::Relaxed), large.0.spills.load(Ordering::Relaxed)), (0, 1));
-    assert!(!operator.resize(700));
+    assert!(!operator.resize(1100));
     assert_eq!(small.0.spills.load(Ordering::Relaxed), 1);
-    assert!(operator.resize(701), "only what refuses is left, and the operator is the largest");
+    assert!(operator.resize(1101), "only what refuses is left, and the operator is the largest");
     drop((small, large, refusing, operator));
-    assert_eq!((governor.used_bytes(), governor.peak_bytes()), (0, 1100));
+    assert_eq!((governor.used_bytes(), governor.peak_bytes()), (0, 1500));
 }
 
 #[test]
 fn the_largest_operator_is_asked_and_a_tiny_one_is_not() {
+    // Spilling starts at 44 800.
     let governor = Governor::new(64_000, SpillPolicy::AtLimit);
     let (mut large, mut small) = (governor.reserve("large"), governor.reserve("small"));
-    assert!(!large.resize(40_000));
-    assert!(!small.resize(20_000));
-    assert!(!small.resize(30_000), "the other is larger, and this within its share");
-    assert!(large.resize(40_000), "it was asked");
+    assert!(!large.resize(30_000));
+    assert!(!small.resize(10_000));
+    assert!(!small.resize(20_000), "the other is larger, and this within its share");
+    assert!(large.resize(30_000), "it was asked");
     large.shrink(0);
     assert!(!large.resize(10));
     let mut firm = governor.reserve("firm");
     firm.resize_firm(64_000).unwrap();
     assert!(!large.resize(999), "less than a 64th of the limit");
-    assert!(small.resize(30_000));
+    assert!(small.resize(20_000));
     drop((large, small, firm));
     assert_eq!(governor.used_bytes(), 0);
 }

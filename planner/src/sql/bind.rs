@@ -14,7 +14,7 @@ use sqlparser::ast::{
 
 use super::parse::{ParsedStatement, parse_one};
 use super::provider::{Provider, key};
-use super::{cast_names, identifiers, message, refuse, rewrite};
+use super::{ambiguous, cast_names, identifiers, message, refuse, rewrite};
 use crate::catalog::CatalogSnapshot;
 use crate::error::{PlanError, Result};
 use crate::stack::with_room;
@@ -234,10 +234,12 @@ impl Binder<'_> {
     }
 
     fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan> {
+        let bare = ambiguous::bare_names(&statement);
         cast_names::wrap(&mut statement);
         SqlToRel::new(self.provider)
             .sql_statement_to_plan(statement)
             .and_then(cast_names::unwrap)
+            .and_then(|plan| ambiguous::check(plan, &bare))
             .map_err(|e: DataFusionError| message::binder(self.script, e))
     }
 

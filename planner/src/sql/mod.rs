@@ -9,6 +9,7 @@
 //! What always holds: a clause either takes effect or is refused; every error of a user's making names
 //! the place or the nearest existing name.
 
+mod ambiguous;
 mod balance;
 mod bind;
 mod cast_names;
