@@ -2,7 +2,7 @@
 //! and errors where the disk is full or an operator cannot spill. Over TPC-H at scale factor 0.01.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -198,10 +198,14 @@ fn an_unusable_directory_is_refused_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("a-file");
     fs::write(&file, "x").unwrap();
-    let spill_directories = vec![SpillDirectory { path: file, quota_bytes: None }];
-    let options = SessionOptions { spill_directories, ..SessionOptions::default() };
-    let error = Session::new(options).err().unwrap().to_string();
-    assert!(error.starts_with("the spill directory '") && error.contains("cannot be used"), "{error}");
+    // Nobody, not even root, may create files in the second.
+    let unusable = [file, PathBuf::from("/proc/self")];
+    for path in unusable.into_iter().filter(|path| path.exists()) {
+        let spill_directories = vec![SpillDirectory { path, quota_bytes: None }];
+        let options = SessionOptions { spill_directories, ..SessionOptions::default() };
+        let error = Session::new(options).err().unwrap().to_string();
+        assert!(error.starts_with("the spill directory '") && error.contains("cannot be used"), "{error}");
+    }
 }
 
 #[test]

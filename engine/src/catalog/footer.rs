@@ -32,6 +32,8 @@ pub struct ParquetFile {
     pub source: FileSource,
     /// The footer, without page indexes.
     pub metadata: Arc<ParquetMetaData>,
+    /// About the memory that the footer holds.
+    pub metadata_bytes: usize,
     /// The top-level columns, logical types.
     pub schema: SchemaRef,
     /// What Parquet's own reader needs to give columns in logical types.
@@ -77,6 +79,7 @@ pub fn read(url: &str, source: FileSource) -> Result<ParquetFile> {
         })
         .collect();
     Ok(ParquetFile {
+        metadata_bytes: metadata.memory_size(),
         url: url.to_string(),
         size_bytes: source.size_bytes,
         etag: source.etag.clone(),

@@ -16,11 +16,12 @@
 //! 3. What cannot be spilled (a join table, a result) may take the whole limit. Beyond that its
 //!    query fails with an error that names the operator, the sizes, the limit and the setting.
 //!
-//! Margin. What the process holds may exceed the limit by what is not reported: for each thread the batches
-//! on their way through a pipeline and the pages that they are decoded from, one batch that a reader of an
-//! output has in its hands, and the blocks under way of a spill (a few megabytes); and by what an operator
-//! that was told to spill holds until its next batch. Holders too small to matter ([`Governor`]'s least
-//! spill, 1/64 of the limit and at most 1 MiB) are not asked. Footers, metadata and plans are not counted.
+//! Margin: 256 MB. What the process holds may exceed the limit by what is not reported: its code (70 MB), for
+//! each thread the batches on their way through a pipeline, one batch that a reader of an output has in its
+//! hands, and the blocks under way of a spill (a few megabytes); by what an operator that was told to spill
+//! holds until its next batch; and by free memory that the allocator cannot give back. Scans report the
+//! chunks in hand and the footers. Holders too small to matter ([`Governor`]'s least spill, 1/64 of the limit
+//! and at most 1 MiB) are not asked. Plans are not counted.
 //!
 //! What always holds: everything is given back on drop; a report never blocks on another operator.
 

@@ -29,6 +29,13 @@ impl Charge {
         Charge { governor: governor.clone(), bytes: AtomicUsize::new(0) }
     }
 
+    /// A charge of so many bytes.
+    pub fn of(governor: &Governor, bytes: usize) -> Self {
+        let charge = Charge::new(governor);
+        charge.set(bytes);
+        charge
+    }
+
     /// Bytes that are held.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
@@ -36,6 +43,9 @@ impl Charge {
 
     /// Says how much is held now. By one thread at a time.
     pub fn set(&self, bytes: usize) {
+        if bytes == self.bytes() {
+            return;
+        }
         let before = self.bytes.swap(bytes, Ordering::Relaxed);
         let inner = &self.governor.inner;
         if bytes >= before { inner.add(bytes - before) } else { inner.subtract(before - bytes) }

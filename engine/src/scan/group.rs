@@ -28,7 +28,11 @@ pub struct GroupReader {
     /// The columns that somebody has asked for.
     used: Vec<bool>,
     bytes: GroupBytes,
+    held_bytes: usize,
 }
+
+/// What a column holds beside its chunk as it is in the file: a dictionary and a page, decoded, bytes at most.
+const DECODED_BYTES_MAX: u64 = 2 << 20;
 
 impl GroupReader {
     /// Nothing is read yet.
@@ -44,7 +48,7 @@ impl GroupReader {
         let columns = scan.columns.iter().map(|_| None).collect();
         let used = vec![false; scan.columns.len()];
         let bytes = GroupBytes::new(opened.source.clone());
-        Ok(GroupReader { scan, file, group, rows, columns, used, bytes })
+        Ok(GroupReader { scan, file, group, rows, columns, used, bytes, held_bytes: 0 })
     }
 
     /// Opens the columns that nearly every row group before these has needed.
@@ -179,6 +183,11 @@ impl GroupReader {
         self.bytes.prefetch(ranges)
     }
 
+    /// About the memory that the row group's columns hold.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Bytes read since the last call.
     pub fn take_bytes_read(&mut self) -> u64 {
         self.bytes.take_bytes_read()
@@ -193,6 +202,7 @@ impl GroupReader {
             return Ok(column);
         }
         let ranges = self.ranges(number);
+        self.held_bytes += ranges.iter().map(|r| r.end - r.start + DECODED_BYTES_MAX).sum::<u64>() as usize;
         let bytes = ranges.into_iter().map(|r| Ok((r.start, self.bytes.read(r)?)));
         let bytes = ReadRanges::new(file.size_bytes, bytes.collect::<Result<_>>()?);
         Ok(Column::Reader(ReaderColumn::open(self.place(number), file, columns[number], bytes)?))
@@ -208,6 +218,8 @@ impl GroupReader {
         let metadata = file.metadata.row_group(self.group).column(leaf);
         let (start, length) = metadata.byte_range();
         let bytes = self.bytes.read(start..start + length)?;
+        let decoded = u64::try_from(metadata.uncompressed_size()).unwrap_or(0).min(DECODED_BYTES_MAX);
+        self.held_bytes += (length + decoded) as usize;
         Chunk::open(self.place(number), metadata, self.rows, bytes)
     }
 

@@ -137,6 +137,11 @@ impl MorselReader {
         self.group.is_remote()
     }
 
+    /// About the memory that the row group's columns hold.
+    pub fn held_bytes(&self) -> usize {
+        self.group.held_bytes()
+    }
+
     /// Bytes read since the last call.
     pub fn take_bytes_read(&mut self) -> u64 {
         self.group.take_bytes_read()

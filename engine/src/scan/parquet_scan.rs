@@ -1,7 +1,7 @@
 //! The scan of Parquet files: one queue of row groups, shared by all tasks of the stage.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::FieldRef;
 use dovetail_planner::catalog::FileRef;
@@ -10,6 +10,7 @@ use dovetail_planner::physical::Scan;
 use crate::batch::Batch;
 use crate::catalog::{Catalog, ParquetFile};
 use crate::error::{EngineError, Result};
+use crate::memory::Charge;
 use crate::scan::column::{Storage, storage};
 use crate::scan::conjunct::{Conjunct, Steps};
 use crate::scan::morsel::MorselReader;
@@ -39,6 +40,8 @@ pub struct SharedScan {
     pub steps: Steps,
     pub habits: Habits,
     pub emitted: Emitted,
+    /// What the files' footers hold, counted while the scan runs.
+    footers: OnceLock<Charge>,
 }
 
 /// Which columns the row groups of the scan have needed so far.
@@ -78,6 +81,8 @@ struct ParquetSource {
     /// One row group more: a remote file's is on its way while the current one is decoded, a local one's
     /// dictionaries were decompressed beside the current one's.
     ahead: Option<MorselReader>,
+    /// What both hold.
+    charge: Charge,
 }
 
 impl ParquetScan {
@@ -110,6 +115,7 @@ impl ParquetScan {
             steps,
             habits,
             emitted: Emitted::new(scan.limit, operator_id),
+            footers: OnceLock::new(),
         };
         Ok(ParquetScan { shared: Arc::new(shared) })
     }
@@ -126,7 +132,12 @@ impl SourceFactory for ParquetScan {
         let (shared, query) = (self.shared.clone(), task.query.clone());
         let conjuncts = shared.steps.conjuncts.clone();
         let tasks = task.partitions;
-        Ok(Box::new(ParquetSource { shared, query, conjuncts, tasks, current: None, ahead: None }))
+        let charge = Charge::new(&query.memory);
+        if task.partition == 0 {
+            let footers = shared.files.iter().map(|f| f.file.metadata_bytes).sum();
+            shared.footers.get_or_init(|| Charge::of(&query.memory, footers));
+        }
+        Ok(Box::new(ParquetSource { shared, query, conjuncts, tasks, current: None, ahead: None, charge }))
     }
 }
 
@@ -144,6 +155,7 @@ impl Source for ParquetSource {
                 return Ok(None);
             };
             let batch = reader.next(&self.conjuncts)?;
+            self.charge.set(reader.held_bytes() + self.ahead.as_ref().map_or(0, MorselReader::held_bytes));
             let bytes = reader.take_bytes_read();
             self.shared.emitted.count(&self.query, batch.as_ref().map_or(0, |b| b.rows), bytes);
             match batch {
