@@ -73,15 +73,15 @@ impl OperatorFactory for Factory {
         };
         let outputs = self.build.outputs.clone();
         let state = if self.tasks == 1 {
-            State::Parts(Parts {
+            State::Parts(Box::new(Parts {
                 rows: outputs.iter().map(|o| (0..PARTITIONS).map(|p| o.rows(p)).sum::<u64>()).sum(),
                 build: outputs,
                 probe: ExchangeWriter::new(task, PROBE_NAME, PARTITIONS),
                 level: Level::Partitions,
-            })
+            }))
         } else {
             match probing.load(ExchangeReader::new(0, outputs, task.partition), 0)? {
-                Loaded::Table(table) => State::Table(probing.open(table)?),
+                Loaded::Table(table) => State::Table(probing.open(*table)?),
                 Loaded::Parts(parts) => State::Parts(parts),
                 Loaded::TooLarge(_) => {
                     return Err(EngineError::internal("a whole partition of a build cannot be divided"));
@@ -109,15 +109,15 @@ struct PartitionedProbe {
 
 enum State {
     Table(Box<dyn Operator>),
-    Parts(Parts),
+    Parts(Box<Parts>),
     Done,
 }
 
 /// Build rows of a partition, read.
 enum Loaded {
-    Table(JoinTable),
+    Table(Box<JoinTable>),
     /// They did not fit.
-    Parts(Parts),
+    Parts(Box<Parts>),
     /// They did not fit, and cannot be divided further.
     TooLarge(ExchangeReader),
 }
@@ -186,7 +186,7 @@ impl Operator for PartitionedProbe {
     fn finish(&mut self, out: &mut dyn Downstream) -> Result<()> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Table(mut probe) => probe.finish(out),
-            State::Parts(parts) => self.probing.join_parts(parts, &mut Watched { out, done: false }),
+            State::Parts(parts) => self.probing.join_parts(*parts, &mut Watched { out, done: false }),
             State::Done => Ok(()),
         }
     }
@@ -269,7 +269,7 @@ impl Probing {
             fits = !(must_spill && (may_divide || depth >= DEPTH_MAX));
         }
         if fits && let Some(table) = self.table(&mut batches, held.bytes(), memory)? {
-            return Ok(Loaded::Table(table));
+            return Ok(Loaded::Table(Box::new(table)));
         }
         if depth >= DEPTH_MAX {
             batches.into_iter().rev().for_each(|b| reader.put_back(b));
@@ -293,7 +293,7 @@ impl Probing {
             }
         }
         let probe = ExchangeWriter::new(&self.task, PROBE_NAME, parts);
-        Ok(Loaded::Parts(Parts { build: vec![writer.finish()?], rows, probe, level }))
+        Ok(Loaded::Parts(Box::new(Parts { build: vec![writer.finish()?], rows, probe, level })))
     }
 
     /// Sends probe rows to their parts.
@@ -322,7 +322,7 @@ impl Probing {
             let depth = if alike { DEPTH_MAX } else { parts.level.depth_below() };
             match self.load(build, depth)? {
                 Loaded::Table(table) => {
-                    let mut operator = self.open(table)?;
+                    let mut operator = self.open(*table)?;
                     push_all(operator.as_mut(), ExchangeReader::new(0, vec![probe.clone()], part), out)?;
                 }
                 Loaded::Parts(mut inner) => {
@@ -330,7 +330,7 @@ impl Probing {
                         self.task.query.check_cancelled()?;
                         self.push_part(&mut inner, batch?)?;
                     }
-                    self.join_parts(inner, out)?;
+                    self.join_parts(*inner, out)?;
                 }
                 Loaded::TooLarge(build) => blocks::join(self, build, &probe, part, out)?,
             }
