@@ -35,7 +35,20 @@ pub struct Stage<W> {
     pub id: StageId,
     pub tasks: u32,
     pub inputs: Vec<Edge>,
+    pub place: Place,
+    /// Whether a task that runs again leaves the same rows as before, in whatever order. If not, what has been
+    /// read of an output that is lost does not fit what would be made in its place.
+    pub replayable: bool,
     pub work: W,
+}
+
+/// Where the tasks of a stage may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Place {
+    /// On any worker.
+    Anywhere,
+    /// In the process that has the scheduler: what hands the result to the client.
+    Home,
 }
 
 /// What a stage needs of an earlier one.

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use arrow::datatypes::SchemaRef;
 
 use crate::expr::Expr;
-use crate::graph::{Edge, EdgeKind, Stage, StageId, TaskGraph};
+use crate::graph::{Edge, EdgeKind, Place, Stage, StageId, TaskGraph};
 use crate::physical::{Operator, PhysicalPlan, Query, Scan, Sort, Window};
 use crate::pipeline::{Branch, NO_OPERATOR, QueryGraph, Sink, Source, StageWork, Step, Transform};
 use crate::{PlanError, Result};
@@ -438,7 +438,8 @@ impl Lowering<'_> {
         let id = StageId(self.stages.len() as u32);
         let tasks = open.tasks();
         let work = StageWork { branches: open.branches, sink, sink_schema: open.schema, sink_operator };
-        self.stages.push(Stage { id, tasks, inputs: open.edges, work });
+        let replayable = work.is_replayable();
+        self.stages.push(Stage { id, tasks, inputs: open.edges, place: Place::Anywhere, replayable, work });
         id
     }
 }

@@ -1,1 +1,14 @@
-//! The engine on the network. Nothing is here yet: one machine comes first.
+//! The engine on the network: the scheduler process, the worker process, Flight SQL.
+//!
+//! ```text
+//! client ─ Flight SQL ─▶ flight_sql ─▶ engine::Session ─ query ─▶ cluster (scheduler process)
+//!                                                                    │ control.proto, one stream a worker
+//!                                            worker process ◀────────┘
+//!                                                 └─ data: outputs fetched over Arrow Flight ─▶ other workers
+//! ```
+
+/// The messages of `proto/control.proto`.
+pub mod control {
+    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+    tonic::include_proto!("dovetail.control");
+}

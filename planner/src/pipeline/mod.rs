@@ -6,6 +6,7 @@
 //! other, and all of them feed the same kind of sink.
 
 mod bind;
+mod replay;
 mod split;
 
 pub use split::{Split, split_at_join};

@@ -67,13 +67,13 @@ pub fn split_at_join(stage: &QueryStage, build: StageId, front: StageId, partiti
     let mut inputs = vec![Edge { from: front, kind: EdgeKind::Hash }];
     // The front waits for everything that the stage has waited for; the rest holds on to what it reads.
     inputs.extend(stage.inputs.iter().filter(|e| work.branches.iter().any(|b| reads(b, e.from))));
-    let rest = Stage { id: stage.id, tasks: tasks(&work.branches), inputs, work };
-    let front = Stage {
-        id: front,
-        tasks: tasks(&in_front),
-        inputs: stage.inputs.clone(),
-        work: StageWork { branches: in_front, sink, sink_schema, sink_operator },
+    let (tasks_in_front, tasks_of_rest) = (tasks(&in_front), tasks(&work.branches));
+    let in_front = StageWork { branches: in_front, sink, sink_schema, sink_operator };
+    let part = |id, tasks, inputs, work: StageWork| {
+        Stage { id, tasks, inputs, place: stage.place, replayable: work.is_replayable(), work }
     };
+    let rest = part(stage.id, tasks_of_rest, inputs, work);
+    let front = part(front, tasks_in_front, stage.inputs.clone(), in_front);
     Some(Split { front, rest })
 }
 
@@ -115,6 +115,7 @@ mod tests {
 
     use super::*;
     use crate::expr::Expr;
+    use crate::graph::Place;
     use crate::physical::{HashJoin, JoinKind, Values};
     use crate::pipeline::Step;
 
@@ -125,6 +126,8 @@ mod tests {
             id: StageId(7),
             tasks: branches.iter().map(|b| b.tasks).sum(),
             inputs: inputs.iter().map(edge).collect(),
+            place: Place::Anywhere,
+            replayable: true,
             work: StageWork { branches, sink: Sink::Collect, sink_schema, sink_operator: 9 },
         }
     }
