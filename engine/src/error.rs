@@ -4,6 +4,8 @@ use arrow::error::ArrowError;
 use datafusion_common::DataFusionError;
 use thiserror::Error;
 
+use crate::scheduler::events::OutputId;
+
 /// The engine's result.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
 
@@ -26,6 +28,10 @@ pub enum EngineError {
     /// The query needs more than a limit allows.
     #[error("{0}")]
     Resources(String),
+    /// What a task was to read is gone, with the worker that held it or from its disk. It is made again; a user
+    /// meets this only when that has failed too often.
+    #[error("{message}")]
+    Lost { outputs: Vec<OutputId>, message: String },
     /// Somebody asked the query to stop.
     #[error("the query was cancelled")]
     Cancelled,

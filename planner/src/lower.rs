@@ -13,10 +13,13 @@ use std::collections::HashMap;
 
 use arrow::datatypes::SchemaRef;
 
+use crate::catalog::TableData;
 use crate::expr::Expr;
 use crate::graph::{Edge, EdgeKind, Place, Stage, StageId, TaskGraph};
 use crate::physical::{Operator, PhysicalPlan, Query, Scan, Sort, Window};
-use crate::pipeline::{Branch, NO_OPERATOR, QueryGraph, Sink, Source, StageWork, Step, Transform};
+use crate::pipeline::{
+    Branch, NO_OPERATOR, QueryGraph, Sink, Source, StageWork, Step, Transform, hold_build_rows,
+};
 use crate::{PlanError, Result};
 
 /// How wide the graph is made.
@@ -26,7 +29,21 @@ pub struct Parallelism {
     pub tasks: u32,
     /// Hash partitions of an exchange.
     pub partitions: u32,
+    pub sharing: Sharing,
 }
+
+/// What the tasks of a stage have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// They are in one process, and share queues and tables.
+    Process,
+    /// Nothing: they may be in several processes, and run again. What must be known of all of them together is
+    /// left to one task, and the last stage brings the rows home.
+    Nothing,
+}
+
+/// With less rows than this, a scan's task is not worth its start.
+const ROWS_PER_TASK_MIN: u64 = 100_000;
 
 /// A query's graph, with the stages of interest named.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +73,14 @@ pub fn lower(query: &Query, parallelism: Parallelism) -> Result<Lowered> {
         note_publishers(plan, &mut lowering.publishers);
     }
     let open = lowering.plan(&query.root)?;
-    let result = lowering.collect(open, query.root.id)?;
+    let mut result = lowering.collect(open, query.root.id)?;
+    if parallelism.sharing == Sharing::Nothing {
+        let delivered = lowering.collected(result, query.root.schema.clone(), NO_OPERATOR, 1);
+        result = lowering.collect(delivered, NO_OPERATOR)?;
+        lowering.stages[result.0 as usize].place = Place::Home;
+        let sinks: Vec<Sink> = lowering.stages.iter().map(|s| s.work.sink.clone()).collect();
+        lowering.stages.iter_mut().for_each(|s| hold_build_rows(s, |b| sinks.get(b.0 as usize)));
+    }
     let graph = TaskGraph { stages: lowering.stages, results: vec![result] };
     graph.validate().map_err(PlanError::Internal)?;
     Ok(Lowered { graph, result, schema: query.root.schema.clone() })
@@ -190,9 +214,20 @@ impl Lowering<'_> {
         }
         scan.runtime_filters = used;
         let filters = scan.filters.clone();
-        let mut open = self.source(Source::Scan(scan), plan, self.parallelism.tasks, edges);
+        let tasks = self.scan_tasks(&scan);
+        let mut open = self.source(Source::Scan(scan), plan, tasks, edges);
         self.need_parameters(&mut open, &filters)?;
         Ok(open)
+    }
+
+    /// In one process idle tasks cost nothing; elsewhere each has to be sent.
+    fn scan_tasks(&self, scan: &Scan) -> u32 {
+        let TableData::Parquet(files) = &scan.data else { return self.parallelism.tasks };
+        let rows = files.iter().map(|f| f.rows).sum::<u64>();
+        match self.parallelism.sharing {
+            Sharing::Process => self.parallelism.tasks,
+            Sharing::Nothing => self.parallelism.tasks.min(rows.div_ceil(ROWS_PER_TASK_MIN).max(1) as u32),
+        }
     }
 
     fn shared(&mut self, plan: &PhysicalPlan, id: u32) -> Result<Open> {
@@ -207,7 +242,12 @@ impl Lowering<'_> {
                 stage
             }
         };
-        Ok(self.collected(stage, plan.schema.clone(), plan.id, self.parallelism.tasks))
+        let tasks = match self.parallelism.sharing {
+            Sharing::Process => self.parallelism.tasks,
+            // Each reads whole outputs.
+            Sharing::Nothing => self.parallelism.tasks.min(self.stages[stage.0 as usize].tasks),
+        };
+        Ok(self.collected(stage, plan.schema.clone(), plan.id, tasks))
     }
 
     fn once<'b>(&mut self, id: u32, plan: Option<&'b PhysicalPlan>, what: &str) -> Result<&'b PhysicalPlan> {
@@ -347,6 +387,11 @@ impl Lowering<'_> {
         let build_schema = build.schema.clone();
         let stage = self.collect(build, plan.inputs[1].id)?;
         let mut open = self.plan(&plan.inputs[0])?;
+        if self.parallelism.sharing == Sharing::Nothing && join.kind.emits_build_at_end() && open.tasks() > 1
+        {
+            // Only one task that has met all probe rows knows what is owed from the other side.
+            open = self.gather(open, NO_OPERATOR)?;
+        }
         self.need_parameters(&mut open, &join.condition)?;
         push_edge(&mut open.edges, stage, EdgeKind::Broadcast);
         let transform = Transform::NestedLoopJoin { build: stage, join: join.clone(), build_schema };
@@ -392,7 +437,7 @@ impl Lowering<'_> {
     /// of it may be shared into it but parameters, which the caller has lowered before.
     fn nested(&mut self, plan: &PhysicalPlan) -> Result<QueryGraph> {
         let mut inner = Lowering {
-            parallelism: Parallelism { tasks: 1, partitions: 1 },
+            parallelism: Parallelism { tasks: 1, partitions: 1, sharing: Sharing::Process },
             stages: vec![],
             shared_plans: self.shared_plans.clone(),
             shared_stages: HashMap::new(),

@@ -167,11 +167,6 @@ impl Catalog {
         Ok(opened)
     }
 
-    /// The rows of a table in memory as they were at `version`.
-    pub fn memory(&self, id: u64, version: u64) -> Result<MemoryData> {
-        self.memory.read().data(id, version)
-    }
-
     /// Creates a table in memory. `replace` drops one of that name first; without it, a table or view of
     /// that name is an error. Batches may have any physical form of the schema's types.
     pub fn create_table(
@@ -267,6 +262,18 @@ impl Catalog {
         // A table in memory comes before a file of the same name: it was made later, on purpose.
         tables.extend(memory.tables());
         Ok(CatalogSnapshot { tables, views: memory.views() })
+    }
+}
+
+/// Where the rows of tables in memory are.
+pub trait MemoryTables: Send + Sync {
+    /// The rows of a table as they were at `version`.
+    fn memory(&self, id: u64, version: u64) -> Result<MemoryData>;
+}
+
+impl MemoryTables for Catalog {
+    fn memory(&self, id: u64, version: u64) -> Result<MemoryData> {
+        self.memory.read().data(id, version)
     }
 }
 

@@ -13,6 +13,7 @@ use dovetail_shuffle::segment::SegmentReader;
 use dovetail_shuffle::spill_file::{SpillFile, SpillFileWriter};
 use parking_lot::Mutex;
 
+use super::held::{HeldOutput, RowsReader};
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
 use crate::memory::{Charge, Parked, Reservation, Spillable};
@@ -112,6 +113,18 @@ impl KeptRows {
     pub fn rows(&self) -> u64 {
         self.rows
     }
+
+    /// About the bytes of the rows; on disk, as they are there.
+    pub fn bytes(&self) -> u64 {
+        let place = self.place.lock();
+        place.held.bytes() as u64 + place.files.iter().map(|f| f.spilled().bytes).sum::<u64>()
+    }
+
+    /// The rows in order, which stay where they are.
+    pub fn share(self: &Arc<Self>) -> RowsReader {
+        let mut reader = KeptReader::sharing(vec![self.clone()]);
+        Box::new(std::iter::from_fn(move || reader.read().transpose()))
+    }
 }
 
 impl Spillable for KeptRows {
@@ -137,9 +150,24 @@ impl Spillable for KeptRows {
     }
 }
 
+/// One task's rows, or what may be read again, from elsewhere perhaps.
+#[derive(Clone)]
+pub enum KeptInput {
+    Own(Arc<KeptRows>),
+    Held(Arc<dyn HeldOutput>),
+}
+
+impl From<Arc<KeptRows>> for KeptInput {
+    fn from(rows: Arc<KeptRows>) -> Self {
+        KeptInput::Own(rows)
+    }
+}
+
 /// Reads the rows of several tasks, one task after the other.
 pub struct KeptReader {
-    outputs: VecDeque<Arc<KeptRows>>,
+    outputs: VecDeque<KeptInput>,
+    /// The first output, if it may be read again, being read.
+    held: Option<RowsReader>,
     /// Nobody else reads them: what is read is let go of.
     takes: bool,
     /// Of the first output: files begun, batches and rows had from memory, rows had in all.
@@ -153,9 +181,10 @@ pub struct KeptReader {
 
 impl KeptReader {
     /// The only reader of the rows.
-    pub fn taking(outputs: Vec<Arc<KeptRows>>) -> Self {
+    pub fn taking(outputs: Vec<impl Into<KeptInput>>) -> Self {
         KeptReader {
-            outputs: outputs.into(),
+            outputs: outputs.into_iter().map(Into::into).collect(),
+            held: None,
             takes: true,
             files: 0,
             file: None,
@@ -167,12 +196,27 @@ impl KeptReader {
     }
 
     /// One of several readers.
-    pub fn sharing(outputs: Vec<Arc<KeptRows>>) -> Self {
+    pub fn sharing(outputs: Vec<impl Into<KeptInput>>) -> Self {
         KeptReader { takes: false, ..KeptReader::taking(outputs) }
     }
 
     fn read(&mut self) -> Result<Option<Rows>> {
         while let Some(output) = self.outputs.front().cloned() {
+            let output = match output {
+                KeptInput::Own(output) => output,
+                KeptInput::Held(held) => {
+                    let reader = match &mut self.held {
+                        Some(reader) => reader,
+                        none => none.insert(held.read(0..1)?),
+                    };
+                    if let Some(rows) = reader.next().transpose()? {
+                        return Ok(Some(rows));
+                    }
+                    (self.held, self.rows) = (None, 0);
+                    self.outputs.pop_front();
+                    continue;
+                }
+            };
             if let Some(file) = &mut self.file {
                 if let Some(rows) = file.next().transpose()? {
                     let skipped = self.skip.min(rows.rows);
@@ -235,7 +279,7 @@ impl Iterator for KeptReader {
 pub struct SharedRows(Arc<Mutex<KeptReader>>);
 
 impl SharedRows {
-    pub fn new(outputs: Vec<Arc<KeptRows>>) -> Self {
+    pub fn new(outputs: Vec<impl Into<KeptInput>>) -> Self {
         SharedRows(Arc::new(Mutex::new(KeptReader::sharing(outputs))))
     }
 }

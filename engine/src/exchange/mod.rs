@@ -17,15 +17,17 @@
 //! rows that it read with those that were written, and fails the query if they differ. Columns may come back
 //! from disk in another physical form than they had. The output's memory and files go with its last handle.
 
+mod held;
 mod kept;
 mod output;
 pub(crate) mod parts;
 mod reader;
 mod writer;
 
-pub use kept::{KeptReader, KeptRows, KeptWriter, SharedRows};
+pub use held::{Counted, FetchRequest, Fetcher, HeldOutput, RemoteOutputs, RowsReader};
+pub use kept::{KeptInput, KeptReader, KeptRows, KeptWriter, SharedRows};
 pub use output::ExchangeOutput;
-pub use reader::{ExchangeReader, ExchangeSource};
+pub use reader::{ExchangeInput, ExchangeReader, ExchangeSource};
 pub use writer::ExchangeWriter;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use dovetail_shuffle::output::MapOutput;
 use dovetail_shuffle::segment::SegmentReader;
 use parking_lot::Mutex;
 
+use super::held::RowsReader;
 use crate::error::Result;
 use crate::memory::{Charge, Parked, Spillable};
 use crate::task::TaskContext;
@@ -66,6 +67,17 @@ impl ExchangeOutput {
     /// Whether some of the output is on disk.
     pub fn is_spilled(&self) -> bool {
         self.output.lock().segment(0).is_some()
+    }
+
+    /// The rows of a partition, which stay where they are. Those in memory are shared, not copied.
+    pub fn share(&self, partition: usize) -> RowsReader {
+        Box::new(self.output.lock().partition(partition).map(|rows| Ok(rows?)))
+    }
+
+    /// About the bytes of all partitions; on disk, as they are there.
+    pub fn bytes_of_all(&self) -> u64 {
+        let output = self.output.lock();
+        (0..output.partitions()).map(|p| output.bytes(p)).sum()
     }
 
     /// The next batch in memory, or, when there is none, the segment after those that the reader has had.

@@ -6,18 +6,66 @@ use std::sync::Arc;
 use dovetail_shuffle::segment::SegmentReader;
 use dovetail_shuffle::{Rows, ShuffleError};
 
+use super::held::{HeldOutput, RowsReader};
 use super::output::{ExchangeOutput, Next};
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::task::Source;
+
+/// Where the rows of a partition come from.
+#[derive(Clone)]
+pub enum ExchangeInput {
+    /// An output of which this is the only reader: what is read is taken out of it.
+    Own(Arc<ExchangeOutput>),
+    /// Outputs that may be read again.
+    Held(Arc<dyn HeldOutput>),
+}
+
+impl From<Arc<ExchangeOutput>> for ExchangeInput {
+    fn from(output: Arc<ExchangeOutput>) -> Self {
+        ExchangeInput::Own(output)
+    }
+}
+
+impl ExchangeInput {
+    /// Number of partitions.
+    pub fn partitions(&self) -> usize {
+        match self {
+            ExchangeInput::Own(output) => output.partitions(),
+            ExchangeInput::Held(held) => held.partitions(),
+        }
+    }
+
+    /// Rows that were written to a partition.
+    pub fn rows(&self, partition: usize) -> u64 {
+        match self {
+            ExchangeInput::Own(output) => output.rows(partition),
+            ExchangeInput::Held(held) => held.rows(partition),
+        }
+    }
+
+    /// About the bytes of a partition.
+    fn bytes(&self, partition: usize) -> u64 {
+        match self {
+            ExchangeInput::Own(output) => output.bytes(partition),
+            ExchangeInput::Held(held) => {
+                let rows: u64 = (0..held.partitions()).map(|p| held.rows(p)).sum();
+                // The product of two large numbers may not fit.
+                (held.bytes() as f64 * held.rows(partition) as f64 / rows.max(1) as f64) as u64
+            }
+        }
+    }
+}
 
 /// The batches of one partition of all tasks' outputs: what waits in memory without a copy, then what is on
 /// disk, one block at a time. Ends after an error.
 pub struct ExchangeReader {
     exchange: u64,
     partition: usize,
-    outputs: VecDeque<Arc<ExchangeOutput>>,
-    /// Segments of the first output that were begun, and the one that is being read.
+    inputs: VecDeque<ExchangeInput>,
+    /// Held outputs that are being read: all at once, because they may come from elsewhere.
+    held: Option<VecDeque<RowsReader>>,
+    /// Segments of the first own output that were begun, and the one that is being read.
     segments_read: usize,
     segment: Option<SegmentReader>,
     /// Handed out first.
@@ -28,12 +76,14 @@ pub struct ExchangeReader {
 
 impl ExchangeReader {
     /// A reader of a partition of the outputs. `exchange` names it in errors.
-    pub fn new(exchange: u64, outputs: Vec<Arc<ExchangeOutput>>, partition: usize) -> Self {
+    pub fn new(exchange: u64, inputs: Vec<impl Into<ExchangeInput>>, partition: usize) -> Self {
+        let inputs: VecDeque<ExchangeInput> = inputs.into_iter().map(Into::into).collect();
         ExchangeReader {
             exchange,
             partition,
-            rows_written: outputs.iter().map(|o| o.rows(partition)).sum(),
-            outputs: outputs.into(),
+            rows_written: inputs.iter().map(|o| o.rows(partition)).sum(),
+            inputs,
+            held: None,
             segments_read: 0,
             segment: None,
             front: VecDeque::new(),
@@ -43,7 +93,7 @@ impl ExchangeReader {
 
     /// A reader of batches that are there already.
     pub fn of_batches(batches: Vec<Batch>) -> Self {
-        let mut reader = ExchangeReader::new(0, vec![], 0);
+        let mut reader = ExchangeReader::new(0, Vec::<ExchangeInput>::new(), 0);
         reader.rows_written = batches.iter().map(|b| b.rows as u64).sum();
         reader.front = batches.into();
         reader
@@ -62,8 +112,33 @@ impl ExchangeReader {
 
     /// About the bytes of what the outputs hold of the partition, and whether any of them is on disk.
     pub fn bytes_left(&self) -> (u64, bool) {
-        let bytes = self.outputs.iter().map(|o| o.bytes(self.partition)).sum();
-        (bytes, self.outputs.iter().any(|o| o.is_spilled()))
+        let bytes = self.inputs.iter().map(|o| o.bytes(self.partition)).sum();
+        let is_spilled = |i: &ExchangeInput| match i {
+            ExchangeInput::Own(output) => output.is_spilled(),
+            ExchangeInput::Held(_) => false,
+        };
+        (bytes, self.inputs.iter().any(is_spilled))
+    }
+
+    /// The next rows of what may be read again.
+    fn read_held(&mut self) -> Result<Option<Rows>> {
+        if self.held.is_none() {
+            let mut readers = VecDeque::new();
+            for input in &self.inputs {
+                if let ExchangeInput::Held(held) = input {
+                    readers.push_back(held.read(self.partition..self.partition + 1)?);
+                }
+            }
+            self.held = Some(readers);
+        }
+        let readers = self.held.get_or_insert_default();
+        while let Some(reader) = readers.front_mut() {
+            match reader.next() {
+                Some(rows) => return rows.map(Some),
+                None => readers.pop_front(),
+            };
+        }
+        Ok(None)
     }
 
     /// The next batch, or none at the end, where the rows are counted.
@@ -78,7 +153,18 @@ impl ExchangeReader {
                 }
                 self.segment = None;
             }
-            let Some(output) = self.outputs.front() else { return Ok(None) };
+            let output = match self.inputs.front() {
+                Some(ExchangeInput::Own(output)) => output,
+                Some(ExchangeInput::Held(_)) => {
+                    // They stay until the end, so that their rows can be asked for.
+                    if let Some(rows) = self.read_held()? {
+                        return Ok(Some(batch_of(rows)));
+                    }
+                    self.inputs.retain(|i| matches!(i, ExchangeInput::Own(_)));
+                    continue;
+                }
+                None => return Ok(None),
+            };
             match output.next(self.partition, self.segments_read) {
                 Next::Rows(rows) => return Ok(Some(batch_of(rows))),
                 Next::Segment(segment) => {
@@ -86,7 +172,7 @@ impl ExchangeReader {
                     self.segments_read += 1;
                 }
                 Next::End => {
-                    self.outputs.pop_front();
+                    self.inputs.pop_front();
                     self.segments_read = 0;
                 }
             }
@@ -119,7 +205,8 @@ impl Iterator for ExchangeReader {
             None => self.check_rows().map(|()| None),
         });
         if next.is_err() {
-            (self.outputs, self.segment, self.rows_written) = (VecDeque::new(), None, self.rows_read);
+            (self.inputs, self.segment, self.rows_written) = (VecDeque::new(), None, self.rows_read);
+            self.held = Some(VecDeque::new());
         }
         next.transpose()
     }

@@ -10,6 +10,9 @@
 //! What always holds: a stage's factories are made after everything that the stage reads is finished,
 //! so join tables, scalar subqueries' values and runtime filters are there.
 
+mod held;
+mod inputs;
+pub mod placed;
 mod recursive;
 mod stage;
 
@@ -17,24 +20,25 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arrow::datatypes::SchemaRef;
 use datafusion_common::ScalarValue;
 use dovetail_planner::graph::{StageId, TaskId};
 use dovetail_planner::pipeline::{QueryGraph, QueryStage, Sink, StageWork, split_at_join};
 use parking_lot::{Mutex, RwLock};
 
 use crate::batch::Batch;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, MemoryTables};
 use crate::error::{EngineError, Result};
-use crate::exchange::{ExchangeReader, KeptReader, KeptRows};
-use crate::memory::{HeldBatches, Reservation};
-use crate::operators::join::{BuildRows, BuildSide, PARTITIONS};
+use crate::exchange::{ExchangeReader, KeptInput, KeptRows};
+use crate::operators::join::{BuildSide, PARTITIONS};
 use crate::operators::sort::SortedRun;
 use crate::scan::{RuntimeFilter, RuntimeFilters};
 use crate::scheduler::TaskRunner;
 use crate::scheduler::events::{StageShape, StageSplit};
-use crate::task::{Output, QueryContext};
+use crate::task::{Output, QueryContext, TaskContext};
 
-use stage::StageRuntime;
+use inputs::StageInputs;
+use stage::{BuildInputs, StageRuntime};
 
 /// Rows of the last round of each recursive query that is being run, by its number.
 pub type WorkTables = HashMap<u32, Vec<Batch>>;
@@ -43,6 +47,7 @@ pub type WorkTables = HashMap<u32, Vec<Batch>>;
 pub struct QueryRun {
     catalog: Arc<Catalog>,
     context: Arc<QueryContext>,
+    memory_tables: Arc<dyn MemoryTables>,
     work_tables: WorkTables,
     /// By number; those of splits come behind the graph's.
     stages: RwLock<Vec<Arc<StageSlot>>>,
@@ -92,9 +97,22 @@ impl QueryRun {
         context: Arc<QueryContext>,
         work_tables: WorkTables,
     ) -> Self {
+        let memory_tables = catalog.clone();
+        Self::with_tables(graph, catalog, memory_tables, context, work_tables)
+    }
+
+    /// [`Self::new`] with tables in memory from elsewhere.
+    fn with_tables(
+        graph: &QueryGraph,
+        catalog: Arc<Catalog>,
+        memory_tables: Arc<dyn MemoryTables>,
+        context: Arc<QueryContext>,
+        work_tables: WorkTables,
+    ) -> Self {
         context.tasks.fetch_add(graph.task_count(), Ordering::Relaxed);
         QueryRun {
             catalog,
+            memory_tables,
             context,
             work_tables,
             stages: RwLock::new(graph.stages.iter().cloned().map(StageSlot::new).collect()),
@@ -108,67 +126,8 @@ impl QueryRun {
     }
 
     /// The rows that a stage's tasks kept, in task order.
-    pub fn kept(&self, stage: StageId) -> Vec<Arc<KeptRows>> {
+    pub fn kept_rows(&self, stage: StageId) -> Vec<Arc<KeptRows>> {
         self.slot(stage).outputs.lock().iter().flatten().filter_map(|o| o.kept.clone()).collect()
-    }
-
-    /// All rows that a stage's tasks kept, in memory, which `operator` holds as long as the reservation lives.
-    fn rows_in_memory(
-        &self,
-        stage: StageId,
-        operator: &'static str,
-        takes: bool,
-    ) -> Result<(Vec<Batch>, Reservation)> {
-        let mut held = HeldBatches::of_query(&self.context, operator);
-        let reader = if takes { KeptReader::taking } else { KeptReader::sharing };
-        let mut batches = vec![];
-        for batch in reader(self.kept(stage)) {
-            let batch = batch?;
-            held.add(&batch)?;
-            batches.push(batch);
-        }
-        let bytes = held.bytes();
-        Ok((batches, held.become_bytes(bytes)?))
-    }
-
-    /// One hash partition of a stage's outputs, for its one reader.
-    fn partition(&self, stage: StageId, partition: usize) -> ExchangeReader {
-        let slot = self.slot(stage);
-        let outputs = slot.outputs.lock();
-        let outputs = outputs.iter().flatten().filter_map(|o| o.exchange.clone()).collect();
-        ExchangeReader::new(u64::from(stage.0), outputs, partition)
-    }
-
-    /// The hash partitions of a stage's outputs that belong to task `task` of `tasks` readers: the next ones to
-    /// each, equally many.
-    fn partitions_of(&self, stage: StageId, task: usize, tasks: usize) -> Vec<ExchangeReader> {
-        let slot = self.slot(stage);
-        let outputs: Vec<_> =
-            slot.outputs.lock().iter().flatten().filter_map(|o| o.exchange.clone()).collect();
-        let each = outputs.first().map_or(0, |o| o.partitions()) / tasks;
-        let reader = |p| ExchangeReader::new(u64::from(stage.0), outputs.clone(), p);
-        (task * each..(task + 1) * each).map(reader).collect()
-    }
-
-    /// The sorted runs of a stage's tasks, in task order, taken.
-    fn take_runs(&self, stage: StageId) -> Vec<Arc<SortedRun>> {
-        let slot = self.slot(stage);
-        let mut outputs = slot.outputs.lock();
-        outputs.iter_mut().flatten().flat_map(|o| std::mem::take(&mut o.runs)).collect()
-    }
-
-    fn build_side(&self, stage: StageId) -> Result<Arc<BuildSide>> {
-        let side = self.slot(stage).artifact();
-        side.ok_or_else(|| EngineError::internal(format!("stage {} left no join table", stage.0)))
-    }
-
-    /// The build rows of a stage's tasks.
-    fn build_rows(&self, stage: StageId) -> Result<Vec<Arc<BuildRows>>> {
-        let slot = self.slot(stage);
-        let outputs = slot.outputs.lock();
-        let rows = outputs.iter().flatten().map(|o| o.artifact.clone()?.downcast().ok());
-        let rows: Option<Vec<_>> = rows.collect();
-        rows.ok_or_else(|| EngineError::internal(format!("stage {} left no build rows", stage.0)))
     }
 
     fn runtime(&self, slot: &StageSlot) -> Result<Arc<StageRuntime>> {
@@ -184,13 +143,7 @@ impl QueryRun {
         let work = slot.work();
         match &work.sink {
             Sink::Scalar { parameter } => {
-                let logical = work.sink_schema.field(0).data_type();
-                let row = output.partitions.iter().flatten().find(|b| b.rows > 0);
-                let value = match row {
-                    Some(batch) => ScalarValue::try_from_array(&batch.columns[0].to_logical(logical)?, 0)?,
-                    None => ScalarValue::try_from(logical)?,
-                };
-                self.parameters.lock().insert(*parameter, value);
+                self.parameters.lock().insert(*parameter, scalar_value(work, &output)?);
             }
             Sink::JoinBuild { .. } => {
                 let side = output.artifact.clone().and_then(|a| a.downcast::<BuildSide>().ok());
@@ -207,6 +160,84 @@ impl QueryRun {
         slot.outputs.lock()[task.partition as usize] = Some(output);
         Ok(())
     }
+}
+
+impl StageInputs for QueryRun {
+    fn context(&self) -> &Arc<QueryContext> {
+        &self.context
+    }
+
+    fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    fn work_tables(&self) -> &WorkTables {
+        &self.work_tables
+    }
+
+    fn parameters(&self) -> HashMap<u32, ScalarValue> {
+        self.parameters.lock().clone()
+    }
+
+    fn filters(&self) -> Arc<dyn RuntimeFilters> {
+        self.filters.clone()
+    }
+
+    fn memory_tables(&self) -> Arc<dyn MemoryTables> {
+        self.memory_tables.clone()
+    }
+
+    fn is_isolated(&self) -> bool {
+        false
+    }
+
+    fn kept(&self, stage: StageId) -> Result<Vec<KeptInput>> {
+        Ok(self.kept_rows(stage).into_iter().map(KeptInput::Own).collect())
+    }
+
+    fn partitions_of(&self, stage: StageId, task: usize, tasks: usize) -> Result<Vec<ExchangeReader>> {
+        let slot = self.slot(stage);
+        let outputs: Vec<_> =
+            slot.outputs.lock().iter().flatten().filter_map(|o| o.exchange.clone()).collect();
+        let each = outputs.first().map_or(0, |o| o.partitions()) / tasks;
+        let reader = |p| ExchangeReader::new(u64::from(stage.0), outputs.clone(), p);
+        Ok((task * each..(task + 1) * each).map(reader).collect())
+    }
+
+    fn runs(&self, stage: StageId, _: &TaskContext) -> Result<Vec<Arc<SortedRun>>> {
+        let slot = self.slot(stage);
+        let mut outputs = slot.outputs.lock();
+        Ok(outputs.iter_mut().flatten().flat_map(|o| std::mem::take(&mut o.runs)).collect())
+    }
+
+    fn sink_schema(&self, stage: StageId) -> SchemaRef {
+        self.slot(stage).work().sink_schema.clone()
+    }
+
+    fn build_side(&self, stage: StageId) -> Result<Arc<BuildSide>> {
+        let side = self.slot(stage).artifact();
+        side.ok_or_else(|| EngineError::internal(format!("stage {} left no join table", stage.0)))
+    }
+
+    fn build_rows(&self, stage: StageId) -> Result<BuildInputs> {
+        let slot = self.slot(stage);
+        let outputs = slot.outputs.lock();
+        let rows = outputs.iter().flatten().map(|o| o.artifact.clone()?.downcast().ok());
+        let rows: Option<Vec<_>> = rows.collect();
+        let rows =
+            rows.ok_or_else(|| EngineError::internal(format!("stage {} left no build rows", stage.0)))?;
+        Ok(BuildInputs::Own(rows))
+    }
+}
+
+/// The value of a scalar subquery.
+fn scalar_value(work: &StageWork, output: &Output) -> Result<ScalarValue> {
+    let logical = work.sink_schema.field(0).data_type();
+    let row = output.partitions.iter().flatten().find(|b| b.rows > 0);
+    Ok(match row {
+        Some(batch) => ScalarValue::try_from_array(&batch.columns[0].to_logical(logical)?, 0)?,
+        None => ScalarValue::try_from(logical)?,
+    })
 }
 
 fn shape(stage: &QueryStage) -> StageShape {

@@ -12,6 +12,7 @@ use dovetail_planner::physical::Recursive;
 use dovetail_planner::pipeline::QueryGraph;
 
 use super::QueryRun;
+use super::inputs::{StageInputs, rows_in_memory};
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
 use crate::memory::HeldBatches;
@@ -27,7 +28,7 @@ const NAME: &str = "a recursive query";
 
 /// Runs a recursive query to its end; the source hands out all its rows.
 pub fn source(
-    query: &QueryRun,
+    query: &dyn StageInputs,
     recursive: &Recursive,
     seed: &QueryGraph,
     step: &QueryGraph,
@@ -35,10 +36,10 @@ pub fn source(
     let schema = seed.stages[seed.results[0].0 as usize].work.sink_schema.clone();
     let mut seen = recursive.distinct.then(|| Seen::new(&schema)).transpose()?;
     let mut all = vec![];
-    let mut held = HeldBatches::of_query(&query.context, NAME);
+    let mut held = HeldBatches::of_query(query.context(), NAME);
     let mut round = run(query, seed, recursive.id, vec![])?;
     for _ in 0..ROUNDS_MAX {
-        query.context.check_cancelled()?;
+        query.context().check_cancelled()?;
         // The two terms' columns may have different physical forms: rows are made logical here.
         round =
             round.iter().map(|b| b.to_record_batch(&schema).map(Batch::from)).collect::<Result<Vec<_>>>()?;
@@ -59,13 +60,19 @@ pub fn source(
     )))
 }
 
-fn run(query: &QueryRun, graph: &QueryGraph, id: u32, work_table: Vec<Batch>) -> Result<Vec<Batch>> {
-    let mut work_tables = query.work_tables.clone();
+fn run(query: &dyn StageInputs, graph: &QueryGraph, id: u32, work_table: Vec<Batch>) -> Result<Vec<Batch>> {
+    let mut work_tables = query.work_tables().clone();
     work_tables.insert(id, work_table);
-    let inner = QueryRun::new(graph, query.catalog.clone(), query.context.clone(), work_tables);
-    inner.parameters.lock().extend(query.parameters.lock().clone());
+    let inner = QueryRun::with_tables(
+        graph,
+        query.catalog().clone(),
+        query.memory_tables(),
+        query.context().clone(),
+        work_tables,
+    );
+    inner.parameters.lock().extend(query.parameters());
     synchronous::run(graph, &inner)?;
-    Ok(inner.rows_in_memory(graph.results[0], NAME, true)?.0)
+    Ok(rows_in_memory(&inner, graph.results[0], NAME, true)?.0)
 }
 
 /// The rows that a UNION (without ALL) has produced so far.

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dovetail_planner::graph::Stage;
+use dovetail_planner::graph::{Stage, StageId};
 use dovetail_planner::pipeline::{Branch, Sink as SinkSpec, Source as SourceSpec, StageWork, Transform};
 
-use super::QueryRun;
+use super::inputs::{StageInputs, rows_in_memory};
 use super::recursive;
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
-use crate::exchange::{ExchangeSource, SharedRows};
-use crate::operators::join::BuildSide;
+use crate::exchange::{ExchangeReader, ExchangeSource, HeldOutput, KeptInput, SharedRows};
+use crate::operators::join::{BuildRows, BuildSide};
 use crate::operators::{
     aggregate, collect, expand, filter, join, limit, partition, project, scalar, sort, unnest, values, window,
 };
@@ -34,6 +34,14 @@ struct BranchRuntime {
     steps: Vec<(Arc<dyn OperatorFactory>, u32)>,
 }
 
+/// The rows that a join's build side is made of.
+pub enum BuildInputs {
+    /// Of this process, to be taken.
+    Own(Vec<Arc<BuildRows>>),
+    /// To be read as often as need be.
+    Held(Vec<Arc<dyn HeldOutput>>),
+}
+
 enum BranchSource {
     Factory(Arc<dyn SourceFactory>),
     /// Made for each task from the partition that it reads.
@@ -45,18 +53,19 @@ const NESTED_LOOP: &str = "the inner side of a join without equal keys";
 
 impl StageRuntime {
     /// Makes the factories. Everything that the stage reads must have finished.
-    pub fn new(query: &QueryRun, stage: &Stage<StageWork>) -> Result<Self> {
-        let parameters = query.parameters.lock().clone();
+    pub fn new(query: &dyn StageInputs, stage: &Stage<StageWork>) -> Result<Self> {
+        let parameters = query.parameters();
         let work = stage.work.bind(&|id| parameters.get(&id).cloned());
         let sink = sink(query, &work)?;
-        let mut joins = Joins { branches: &work.branches, factories: HashMap::new() };
+        let mut joins =
+            Joins { branches: &work.branches, is_isolated: query.is_isolated(), factories: HashMap::new() };
         let branches =
             work.branches.iter().map(|b| branch(query, b, &mut joins)).collect::<Result<Vec<_>>>()?;
         Ok(StageRuntime { branches, sink, sink_operator: work.sink_operator })
     }
 
     /// Opens the pipeline of one task of the stage.
-    pub fn open(&self, query: &QueryRun, task: u32) -> Result<Pipeline> {
+    pub fn open(&self, query: &dyn StageInputs, task: u32) -> Result<Pipeline> {
         let mut partition = task;
         for branch in &self.branches {
             if partition >= branch.tasks {
@@ -67,7 +76,7 @@ impl StageRuntime {
                 partition: partition as usize,
                 partitions: branch.tasks as usize,
                 operator: branch.source_operator,
-                query: query.context.clone(),
+                query: query.context().clone(),
             };
             let source = match &branch.source {
                 BranchSource::Factory(factory) => factory.open(&context)?,
@@ -91,6 +100,8 @@ impl StageRuntime {
 /// owed once, after the last of the tasks that probe it.
 struct Joins<'a> {
     branches: &'a [Branch],
+    /// Each task has factories of its own.
+    is_isolated: bool,
     factories: HashMap<u32, Arc<dyn OperatorFactory>>,
 }
 
@@ -105,27 +116,35 @@ impl Joins<'_> {
             return Ok(made.clone());
         }
         let probes = |b: &&Branch| b.steps.iter().any(|s| s.operator == operator);
-        let tasks: u32 = self.branches.iter().filter(probes).map(|b| b.tasks).sum();
+        let tasks: u32 = match self.is_isolated {
+            true => 1,
+            false => self.branches.iter().filter(probes).map(|b| b.tasks).sum(),
+        };
         let factory = make(tasks as usize)?;
         self.factories.insert(operator, factory.clone());
         Ok(factory)
     }
 }
 
-fn branch(query: &QueryRun, branch: &Branch, joins: &mut Joins<'_>) -> Result<BranchRuntime> {
+fn branch(query: &dyn StageInputs, branch: &Branch, joins: &mut Joins<'_>) -> Result<BranchRuntime> {
     let source = match &branch.source {
         SourceSpec::Scan(s) => BranchSource::Factory(scan::scan_factory(
             s,
-            &query.catalog,
-            query.filters.clone(),
+            query.catalog(),
+            query.memory_tables().as_ref(),
+            query.filters(),
             branch.source_operator,
         )?),
         SourceSpec::Values(v) => BranchSource::Factory(values::source_factory(v, &branch.source_schema)?),
         SourceSpec::Collected { stage } => {
-            BranchSource::Factory(Arc::new(SharedRows::new(query.kept(*stage))))
+            let kept = query.kept(*stage)?;
+            BranchSource::Factory(match query.is_isolated() {
+                true => Arc::new(DividedRows { outputs: kept }),
+                false => Arc::new(SharedRows::new(kept)),
+            })
         }
         SourceSpec::WorkTable { id } => {
-            let rows = query.work_tables.get(id).cloned().ok_or_else(|| {
+            let rows = query.work_tables().get(id).cloned().ok_or_else(|| {
                 EngineError::internal(format!("recursive query {id} is read outside of its own term"))
             })?;
             BranchSource::Factory(Arc::new(SharedBatches::new(rows)))
@@ -145,13 +164,14 @@ fn branch(query: &QueryRun, branch: &Branch, joins: &mut Joins<'_>) -> Result<Br
                         join::probe_factory(spec, &schema, build_schema, table.clone(), tasks)
                     }
                     BuildSide::Partitioned(build) => {
+                        let tasks = if query.is_isolated() { branch.tasks as usize } else { tasks };
                         join::partitioned_probe_factory(spec, &schema, build_schema, build.clone(), tasks)
                     }
                 })?
             }
             Transform::NestedLoopJoin { build, join: spec, build_schema } => {
                 joins.get(step.operator, |tasks| {
-                    let (rows, memory) = query.rows_in_memory(*build, NESTED_LOOP, false)?;
+                    let (rows, memory) = rows_in_memory(query, *build, NESTED_LOOP, false)?;
                     join::nested_loop_factory(spec, &schema, build_schema, rows, memory, tasks)
                 })?
             }
@@ -165,7 +185,7 @@ fn branch(query: &QueryRun, branch: &Branch, joins: &mut Joins<'_>) -> Result<Br
     Ok(BranchRuntime { tasks: branch.tasks, source, source_operator: branch.source_operator, steps })
 }
 
-fn sink(query: &QueryRun, work: &StageWork) -> Result<Arc<dyn SinkFactory>> {
+fn sink(query: &dyn StageInputs, work: &StageWork) -> Result<Arc<dyn SinkFactory>> {
     let schema = &work.sink_schema;
     match &work.sink {
         SinkSpec::Collect => Ok(collect::sink_factory()),
@@ -175,34 +195,36 @@ fn sink(query: &QueryRun, work: &StageWork) -> Result<Arc<dyn SinkFactory>> {
         SinkSpec::HashPartition { keys, partitions } => partition::sink_factory(keys, *partitions as usize),
         SinkSpec::Sort(s) => sort::sink_factory(s, schema),
         SinkSpec::BuildRows { join: j } => join::build_rows_factory(j, schema),
-        SinkSpec::JoinBuild { join: j, rows } => {
-            join::build_sink_factory(j, schema, query.build_rows(*rows)?)
-        }
+        SinkSpec::JoinBuild { join: j, rows } => match query.build_rows(*rows)? {
+            BuildInputs::Own(rows) => join::build_sink_factory(j, schema, rows),
+            BuildInputs::Held(rows) => join::held_build_sink_factory(j, schema, rows),
+        },
         SinkSpec::Scalar { .. } => Ok(scalar::sink_factory()),
     }
 }
 
-fn per_task_source(query: &QueryRun, spec: &SourceSpec, task: &TaskContext) -> Result<Box<dyn Source>> {
+fn per_task_source(
+    query: &dyn StageInputs,
+    spec: &SourceSpec,
+    task: &TaskContext,
+) -> Result<Box<dyn Source>> {
     let first = task.partition == 0;
     match spec {
         SourceSpec::AggregateFinal { stage, aggregate: a, input_schema } => {
-            let inputs = query.partitions_of(*stage, task.partition, task.partitions);
+            let inputs = query.partitions_of(*stage, task.partition, task.partitions)?;
             aggregate::final_source(a, input_schema, inputs, first, task)
         }
         SourceSpec::AggregateSingle { stage, aggregate: a, input_schema } => {
-            aggregate::single_source(a, input_schema, query.partition(*stage, task.partition), first, task)
+            aggregate::single_source(a, input_schema, partition(query, *stage, task)?, first, task)
         }
         SourceSpec::SortMerge { stage, sort: s } => {
-            let schema = query.slot(*stage).work().sink_schema.clone();
-            sort::merge_source(s, &schema, query.take_runs(*stage), task)
+            sort::merge_source(s, &query.sink_schema(*stage), query.runs(*stage, task)?, task)
         }
         SourceSpec::Window { stage, window: w, input_schema } => {
-            window::source(w, input_schema, query.partition(*stage, task.partition), task)
+            window::source(w, input_schema, partition(query, *stage, task)?, task)
         }
         SourceSpec::Recursive { recursive: r, seed, step } => recursive::source(query, r, seed, step),
-        SourceSpec::Exchange { stage } => {
-            Ok(Box::new(ExchangeSource(query.partition(*stage, task.partition))))
-        }
+        SourceSpec::Exchange { stage } => Ok(Box::new(ExchangeSource(partition(query, *stage, task)?))),
         SourceSpec::Nothing => Ok(collect::source(vec![])),
         SourceSpec::Scan(_)
         | SourceSpec::Values(_)
@@ -210,6 +232,32 @@ fn per_task_source(query: &QueryRun, spec: &SourceSpec, task: &TaskContext) -> R
         | SourceSpec::WorkTable { .. } => {
             Err(EngineError::internal("a shared source was opened for one task"))
         }
+    }
+}
+
+/// The task's one hash partition of a stage's outputs.
+fn partition(query: &dyn StageInputs, stage: StageId, task: &TaskContext) -> Result<ExchangeReader> {
+    let mut readers = query.partitions_of(stage, task.partition, task.partitions)?;
+    match (readers.pop(), readers.is_empty()) {
+        (Some(reader), true) => Ok(reader),
+        // A stage without tasks has left nothing.
+        (None, _) => Ok(ExchangeReader::of_batches(vec![])),
+        (Some(_), false) => Err(EngineError::internal(format!(
+            "stage {} has more partitions than its {} readers",
+            stage.0, task.partitions
+        ))),
+    }
+}
+
+/// Kept rows of which each task reads whole outputs: what one leaves that runs again, its reader has all of.
+struct DividedRows {
+    outputs: Vec<KeptInput>,
+}
+
+impl SourceFactory for DividedRows {
+    fn open(&self, task: &TaskContext) -> Result<Box<dyn Source>> {
+        let own = self.outputs.iter().skip(task.partition).step_by(task.partitions).cloned().collect();
+        Ok(Box::new(SharedRows::new(own)))
     }
 }
 

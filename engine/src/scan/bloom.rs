@@ -21,6 +21,19 @@ impl Bloom {
         Bloom { blocks: vec![[0; 8]; (keys * BITS_PER_KEY / 256 + 1) as usize] }
     }
 
+    /// The bits, little-endian.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.blocks.iter().flatten().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    /// The filter of some bits; none if they are not whole blocks, at least one.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Bloom> {
+        let (words, []) = bytes.as_chunks::<4>() else { return None };
+        let (blocks, []) = words.as_chunks::<8>() else { return None };
+        let blocks: Vec<[u32; 8]> = blocks.iter().map(|b| b.map(u32::from_le_bytes)).collect();
+        (!blocks.is_empty()).then_some(Bloom { blocks })
+    }
+
     /// Takes a hash in.
     pub fn insert(&mut self, hash: u64) {
         let (at, bits) = self.place(hash);

@@ -9,7 +9,7 @@ use crate::batch::{BATCH_ROWS, Batch};
 use crate::catalog::MemoryData;
 use crate::error::Result;
 use crate::scan::conjunct::{Conjunct, Steps};
-use crate::scan::parquet_scan::Emitted;
+use crate::scan::parquet_scan::{Emitted, Splits};
 use crate::task::{QueryContext, Source, SourceFactory, TaskContext};
 
 /// What the tasks of the stage share.
@@ -31,6 +31,7 @@ struct MemorySource {
     shared: Arc<Shared>,
     query: Arc<QueryContext>,
     conjuncts: Vec<Conjunct>,
+    splits: Splits,
     /// What is left of the batch that was claimed.
     current: Option<Batch>,
 }
@@ -54,7 +55,7 @@ impl SourceFactory for MemoryScan {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Source>> {
         let (shared, query) = (self.shared.clone(), task.query.clone());
         let conjuncts = shared.steps.conjuncts.clone();
-        Ok(Box::new(MemorySource { shared, query, conjuncts, current: None }))
+        Ok(Box::new(MemorySource { shared, query, conjuncts, splits: Splits::of(task), current: None }))
     }
 }
 
@@ -86,7 +87,7 @@ impl MemorySource {
             Some(rest) => rest,
             None => {
                 let next = self.shared.next.fetch_add(1, Ordering::Relaxed);
-                self.shared.data.batches.get(next)?.clone()
+                self.shared.data.batches.get(self.splits.place(next))?.clone()
             }
         };
         if batch.rows <= BATCH_ROWS {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use dovetail_planner::catalog::TableData;
 use dovetail_planner::physical::Scan;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, MemoryTables};
 use crate::error::Result;
 use crate::task::SourceFactory;
 
@@ -44,6 +44,7 @@ pub use runtime_filter::{RuntimeFilter, RuntimeFilters};
 pub fn scan_factory(
     scan: &Scan,
     catalog: &Catalog,
+    memory: &dyn MemoryTables,
     runtime_filters: Arc<dyn RuntimeFilters>,
     operator_id: u32,
 ) -> Result<Arc<dyn SourceFactory>> {
@@ -53,7 +54,7 @@ pub fn scan_factory(
             Arc::new(parquet_scan::ParquetScan::new(scan, files, catalog, steps, operator_id)?)
         }
         TableData::Memory { id, version } => {
-            let data = catalog.memory(*id, *version)?;
+            let data = memory.memory(*id, *version)?;
             Arc::new(memory::MemoryScan::new(scan, data, steps, operator_id))
         }
     })

@@ -75,14 +75,48 @@ struct ParquetSource {
     shared: Arc<SharedScan>,
     query: Arc<QueryContext>,
     conjuncts: Vec<Conjunct>,
-    /// Tasks that draw from the same queue.
-    tasks: usize,
+    splits: Splits,
     current: Option<MorselReader>,
     /// One row group more: a remote file's is on its way while the current one is decoded, a local one's
     /// dictionaries were decompressed beside the current one's.
     ahead: Option<MorselReader>,
     /// What both hold.
     charge: Charge,
+}
+
+/// Which of a scan's morsels a task reads.
+#[derive(Debug, Clone, Copy)]
+pub enum Splits {
+    /// The next that is left in the queue that `tasks` tasks share.
+    Shared { tasks: usize },
+    /// Every `tasks`-th, from the one that has the task's number: the same whenever the task runs.
+    Fixed { task: usize, tasks: usize },
+}
+
+impl Splits {
+    /// Those of a task.
+    pub fn of(task: &TaskContext) -> Splits {
+        match task.query.is_isolated {
+            true => Splits::Fixed { task: task.partition, tasks: task.partitions },
+            false => Splits::Shared { tasks: task.partitions },
+        }
+    }
+
+    /// The place in the list of morsels of the `next`-th that is drawn.
+    pub fn place(self, next: usize) -> usize {
+        match self {
+            Splits::Shared { .. } => next,
+            Splits::Fixed { task, tasks } => task + next * tasks,
+        }
+    }
+
+    /// Whether one morsel more may be taken than is worked on: nobody else will want it.
+    fn may_take_ahead(self, taken: usize, morsels: usize) -> bool {
+        match self {
+            Splits::Shared { tasks } => morsels.saturating_sub(taken) >= tasks * AHEAD_GROUPS_MIN,
+            Splits::Fixed { .. } => true,
+        }
+    }
 }
 
 impl ParquetScan {
@@ -131,13 +165,13 @@ impl SourceFactory for ParquetScan {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Source>> {
         let (shared, query) = (self.shared.clone(), task.query.clone());
         let conjuncts = shared.steps.conjuncts.clone();
-        let tasks = task.partitions;
+        let splits = Splits::of(task);
         let charge = Charge::new(&query.memory);
         if task.partition == 0 {
             let footers = shared.files.iter().map(|f| f.file.metadata_bytes).sum();
             shared.footers.get_or_init(|| Charge::of(&query.memory, footers));
         }
-        Ok(Box::new(ParquetSource { shared, query, conjuncts, tasks, current: None, ahead: None, charge }))
+        Ok(Box::new(ParquetSource { shared, query, conjuncts, splits, current: None, ahead: None, charge }))
     }
 }
 
@@ -180,8 +214,8 @@ impl ParquetSource {
             return Ok(());
         }
         let Some(mut current) = self.claim()? else { return Ok(()) };
-        let left = self.shared.morsels.len().saturating_sub(self.shared.next.load(Ordering::Relaxed));
-        if current.is_remote() || left >= self.tasks * AHEAD_GROUPS_MIN {
+        let taken = self.shared.next.load(Ordering::Relaxed);
+        if current.is_remote() || self.splits.may_take_ahead(taken, self.shared.morsels.len()) {
             self.ahead = self.claim()?;
         }
         let mut opening = vec![&mut current];
@@ -196,7 +230,7 @@ impl ParquetSource {
         loop {
             self.query.check_cancelled()?;
             let next = self.shared.next.fetch_add(1, Ordering::Relaxed);
-            let Some(morsel) = self.shared.morsels.get(next) else {
+            let Some(morsel) = self.shared.morsels.get(self.splits.place(next)) else {
                 return Ok(None);
             };
             if let Some(reader) = MorselReader::open(self.shared.clone(), morsel.file, morsel.group)? {

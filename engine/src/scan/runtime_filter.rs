@@ -7,6 +7,8 @@
 //! What always holds: a key of the build passes; a null never does (it equals nothing). The physical form
 //! of a column does not matter: Decimal64 and Decimal128, dictionary and plain strings agree.
 
+mod wire;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};

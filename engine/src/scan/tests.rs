@@ -78,7 +78,7 @@ fn plan(table: &Table, ask: &Ask) -> Scan {
 /// Runs a scan in one task; one batch of logical types.
 fn run(catalog: &Catalog, table: &Table, ask: &Ask, published: Published) -> Result<RecordBatch> {
     let schema = output_schema(&table.schema, ask);
-    let factory = scan_factory(&plan(table, ask), catalog, Arc::new(published), 0)?;
+    let factory = scan_factory(&plan(table, ask), catalog, catalog, Arc::new(published), 0)?;
     let query = Arc::new(QueryContext::new(1));
     let task = TaskContext::new(0, 1, query.clone());
     let mut source = factory.open(&task)?;

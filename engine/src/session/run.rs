@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion_expr::LogicalPlan;
 use dovetail_planner::catalog::CatalogSnapshot;
-use dovetail_planner::lower::{Lowered, Parallelism, lower};
+use dovetail_planner::lower::{Lowered, Parallelism, Sharing, lower};
 use dovetail_planner::physical::Query;
 use dovetail_planner::plan_query;
 
@@ -69,15 +69,18 @@ impl Session {
             (None, SchedulerKind::Synchronous) => synchronous::run(graph, run.as_ref())?,
             (_, kind) => return Err(EngineError::internal(format!("no driver for scheduler {kind:?}"))),
         }
-        let rows = KeptReader::taking(run.kept(*result));
+        let rows = KeptReader::taking(run.kept_rows(*result));
         Ok(Ran { schema: schema.clone(), rows, context, _running: running })
     }
 
     fn parallelism(&self) -> Parallelism {
         let threads = self.options.threads.max(1);
         match self.options.partitions {
-            Some(n) => Parallelism { tasks: n.max(1) as u32, partitions: n.max(1) as u32 },
+            Some(n) => {
+                Parallelism { tasks: n.max(1) as u32, partitions: n.max(1) as u32, sharing: Sharing::Process }
+            }
             None => Parallelism {
+                sharing: Sharing::Process,
                 tasks: threads as u32,
                 partitions: if threads == 1 { 1 } else { (threads * PARTITIONS_PER_THREAD) as u32 },
             },

@@ -10,6 +10,8 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
 use crate::exchange::{ExchangeOutput, KeptRows};
@@ -130,12 +132,16 @@ impl TaskContext {
 /// What all tasks of a query share.
 pub struct QueryContext {
     cancelled: AtomicBool,
+    /// Of an attempt of a task: what stops with it.
+    parent: Option<Arc<QueryContext>>,
+    /// Tasks of a stage share nothing: they may run in several processes, and again.
+    pub is_isolated: bool,
     /// Tasks of all stages that are known so far, and those that have ended.
     pub tasks: AtomicU64,
     pub tasks_done: AtomicU64,
     pub metrics: Metrics,
     pub memory: Governor,
-    pub spill: QuerySpill,
+    pub spill: Arc<QuerySpill>,
 }
 
 impl Default for QueryContext {
@@ -152,7 +158,25 @@ impl QueryContext {
 
     /// An error if the query was cancelled. Long loops call this once a batch.
     pub fn check_cancelled(&self) -> Result<()> {
-        if self.cancelled.load(Ordering::Relaxed) { Err(EngineError::Cancelled) } else { Ok(()) }
+        if self.is_cancelled() { Err(EngineError::Cancelled) } else { Ok(()) }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) || self.parent.as_ref().is_some_and(|p| p.is_cancelled())
+    }
+
+    /// The surroundings of one attempt of one task, which can be cancelled and has counters of its own.
+    pub fn attempt(self: &Arc<Self>) -> QueryContext {
+        QueryContext {
+            cancelled: AtomicBool::new(false),
+            parent: Some(self.clone()),
+            is_isolated: true,
+            tasks: AtomicU64::new(0),
+            tasks_done: AtomicU64::new(0),
+            metrics: Metrics::new(self.metrics.operators.len()),
+            memory: self.memory.clone(),
+            spill: self.spill.clone(),
+        }
     }
 }
 
@@ -172,6 +196,16 @@ pub struct OperatorMetrics {
     pub nanos: AtomicU64,
 }
 
+/// The counters of one operator, as they travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorCounts {
+    pub operator: u32,
+    pub rows_out: u64,
+    pub bytes_read: u64,
+    pub bytes_spilled: u64,
+    pub nanos: u64,
+}
+
 impl Metrics {
     /// Counters for operators `0..count`.
     pub fn new(count: usize) -> Self {
@@ -181,6 +215,30 @@ impl Metrics {
     /// The sum of a counter over all operators.
     pub fn total(&self, counter: impl Fn(&OperatorMetrics) -> &AtomicU64) -> u64 {
         self.operators.iter().map(|m| counter(m).load(Ordering::Relaxed)).sum()
+    }
+
+    /// The counters that are not zero.
+    pub fn counts(&self) -> Vec<OperatorCounts> {
+        let counts = self.operators.iter().enumerate().map(|(id, m)| OperatorCounts {
+            operator: id as u32,
+            rows_out: m.rows_out.load(Ordering::Relaxed),
+            bytes_read: m.bytes_read.load(Ordering::Relaxed),
+            bytes_spilled: m.bytes_spilled.load(Ordering::Relaxed),
+            nanos: m.nanos.load(Ordering::Relaxed),
+        });
+        counts.filter(|c| (c.rows_out, c.bytes_read, c.bytes_spilled, c.nanos) != (0, 0, 0, 0)).collect()
+    }
+
+    /// Adds what an attempt has counted, elsewhere perhaps. Operators that the query does not have are ignored.
+    pub fn add(&self, counts: &[OperatorCounts]) {
+        for c in counts {
+            if let Some(m) = self.operator(c.operator) {
+                m.rows_out.fetch_add(c.rows_out, Ordering::Relaxed);
+                m.bytes_read.fetch_add(c.bytes_read, Ordering::Relaxed);
+                m.bytes_spilled.fetch_add(c.bytes_spilled, Ordering::Relaxed);
+                m.nanos.fetch_add(c.nanos, Ordering::Relaxed);
+            }
+        }
     }
 
     /// The counters of an operator; none if the query keeps none.
@@ -199,11 +257,13 @@ impl QueryContext {
     pub fn bounded(operators: usize, memory: Governor, spill: QuerySpill) -> Self {
         QueryContext {
             cancelled: AtomicBool::new(false),
+            parent: None,
+            is_isolated: false,
             tasks: AtomicU64::new(0),
             tasks_done: AtomicU64::new(0),
             metrics: Metrics::new(operators),
             memory,
-            spill,
+            spill: Arc::new(spill),
         }
     }
 

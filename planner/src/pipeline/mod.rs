@@ -6,9 +6,11 @@
 //! other, and all of them feed the same kind of sink.
 
 mod bind;
+mod hold;
 mod replay;
 mod split;
 
+pub use hold::hold_build_rows;
 pub use split::{Split, split_at_join};
 
 use arrow::datatypes::SchemaRef;

@@ -15,6 +15,7 @@ use super::build_shape::BuildShape;
 use super::join_table::{BuildSide, JoinTable, PartitionedBuild};
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
+use crate::exchange::{ExchangeInput, HeldOutput};
 use crate::memory::Reservation;
 use crate::task::{Flow, Output, Sink, SinkFactory, TaskContext};
 
@@ -25,6 +26,112 @@ pub fn build_sink_factory(
     rows: Vec<Arc<BuildRows>>,
 ) -> Result<Arc<dyn SinkFactory>> {
     Ok(Arc::new(BuildFactory { shape: Arc::new(BuildShape::new(join, build_schema)?), rows }))
+}
+
+/// [`build_sink_factory`] of rows that may be read again.
+pub fn held_build_sink_factory(
+    join: &HashJoin,
+    build_schema: &SchemaRef,
+    rows: Vec<Arc<dyn HeldOutput>>,
+) -> Result<Arc<dyn SinkFactory>> {
+    Ok(Arc::new(HeldBuild { join: join.clone(), build_schema: build_schema.clone(), rows, task: None }))
+}
+
+/// The factory, and its sink.
+#[derive(Clone)]
+struct HeldBuild {
+    join: HashJoin,
+    build_schema: SchemaRef,
+    rows: Vec<Arc<dyn HeldOutput>>,
+    task: Option<TaskContext>,
+}
+
+impl SinkFactory for HeldBuild {
+    fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>> {
+        Ok(Box::new(HeldBuild { task: Some(task.clone()), ..self.clone() }))
+    }
+}
+
+impl Sink for HeldBuild {
+    fn push(&mut self, _: Batch) -> Result<Flow> {
+        Err(EngineError::internal("a join build takes its rows by itself"))
+    }
+
+    fn finish(self: Box<Self>) -> Result<Output> {
+        let task = self.task.expect("invariant: a sink was opened by a task");
+        let side = held_build_side(&self.join, &self.build_schema, self.rows, &task)?;
+        Ok(Output { artifact: Some(Arc::new(side)), ..Output::default() })
+    }
+}
+
+/// Larger build sides than this are not sent to every worker: both sides are partitioned then.
+const BROADCAST_BYTES_MAX: u64 = 256 << 20;
+
+/// The build side of rows that may be read again, among workers: a table if it fits here and is not too much to
+/// have on each of them. A join that owes rows from its build side at the end is partitioned, because only the
+/// one task that has met all probe rows knows which.
+fn held_build_side(
+    join: &HashJoin,
+    build_schema: &SchemaRef,
+    rows: Vec<Arc<dyn HeldOutput>>,
+    task: &TaskContext,
+) -> Result<BuildSide> {
+    let shape = Arc::new(BuildShape::new(join, build_schema)?);
+    let (bytes, count) = size(&rows);
+    let fits = !join.kind.emits_build_at_end()
+        && bytes <= BROADCAST_BYTES_MAX
+        && shape.table_bytes(bytes as usize, count as usize) <= task.query.memory.firm_room_bytes();
+    if fits || !shape.is_partitionable() {
+        match held_table(&shape, &rows, task) {
+            Ok(table) => return Ok(BuildSide::Table(Arc::new(table))),
+            Err(EngineError::Resources(_)) if shape.is_partitionable() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(partitioned_build_side(shape, rows))
+}
+
+/// [`held_build_side`] where another worker has decided whether it is a table.
+pub fn held_build_side_again(
+    join: &HashJoin,
+    build_schema: &SchemaRef,
+    rows: Vec<Arc<dyn HeldOutput>>,
+    is_partitioned: bool,
+    task: &TaskContext,
+) -> Result<BuildSide> {
+    let shape = Arc::new(BuildShape::new(join, build_schema)?);
+    match is_partitioned {
+        true => Ok(partitioned_build_side(shape, rows)),
+        false => Ok(BuildSide::Table(Arc::new(held_table(&shape, &rows, task)?))),
+    }
+}
+
+fn partitioned_build_side(shape: Arc<BuildShape>, rows: Vec<Arc<dyn HeldOutput>>) -> BuildSide {
+    let outputs = rows.into_iter().map(ExchangeInput::Held).collect();
+    BuildSide::Partitioned(Arc::new(PartitionedBuild { shape, outputs }))
+}
+
+/// Bytes and rows.
+fn size(rows: &[Arc<dyn HeldOutput>]) -> (u64, u64) {
+    let count = |held: &Arc<dyn HeldOutput>| (0..held.partitions()).map(|p| held.rows(p)).sum::<u64>();
+    (rows.iter().map(|held| held.bytes()).sum(), rows.iter().map(count).sum())
+}
+
+fn held_table(shape: &BuildShape, rows: &[Arc<dyn HeldOutput>], task: &TaskContext) -> Result<JoinTable> {
+    let mut memory = task.query.memory.reserve(NAME);
+    let (mut batches, mut held, mut count) = (vec![], HeldMemory::default(), 0);
+    // All at once, because some may come from elsewhere.
+    let readers = rows.iter().map(|r| r.read(0..r.partitions())).collect::<Result<Vec<_>>>()?;
+    for rows in readers.into_iter().flatten() {
+        task.query.check_cancelled()?;
+        let rows = rows?;
+        let batch = Batch::from_arrays(rows.columns, rows.rows);
+        hold(&mut held, &batch);
+        count += batch.rows;
+        batches.push(batch);
+        memory.resize_firm(shape.table_bytes(held.bytes(), count))?;
+    }
+    Ok(JoinTable::reserved(shape.table(batches, true)?, memory))
 }
 
 struct BuildFactory {
@@ -63,7 +170,7 @@ impl Sink for BuildSink {
             BuildSide::Table(Arc::new(JoinTable::reserved(table, memory)))
         } else {
             drop(memory);
-            let outputs = taken.into_iter().map(|t| partitioned(&self.shape, t, &self.task));
+            let outputs = taken.into_iter().map(|t| Ok(partitioned(&self.shape, t, &self.task)?.into()));
             let outputs = outputs.collect::<Result<_>>()?;
             BuildSide::Partitioned(Arc::new(PartitionedBuild { shape: self.shape, outputs }))
         };

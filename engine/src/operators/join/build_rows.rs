@@ -7,6 +7,7 @@
 //! What always holds: [`PARTITIONS`] and the hash are the same for all tasks of all joins; the rows are taken
 //! once, all in memory or all in an exchange.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
@@ -14,14 +15,14 @@ use dovetail_planner::physical::HashJoin;
 use dovetail_shuffle::Rows;
 use dovetail_shuffle::memory::HeldMemory;
 use dovetail_shuffle::output::MapOutputWriter;
-use dovetail_shuffle::partitioner::partition_of;
+use dovetail_shuffle::partitioner::{EXCHANGE_SEED, hash_columns_into, partition_of};
 use parking_lot::Mutex;
 
 use super::build_shape::{BuildShape, Keeper};
 use crate::batch::Batch;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::exchange::parts::split_by;
-use crate::exchange::{ExchangeOutput, ExchangeWriter};
+use crate::exchange::{ExchangeOutput, ExchangeWriter, RowsReader};
 use crate::memory::{Charge, Parked, Spillable};
 use crate::task::{Flow, Output, Sink, SinkFactory, TaskContext};
 
@@ -145,6 +146,7 @@ pub struct BuildRows {
     shape: Arc<BuildShape>,
     rows: u64,
     state: Mutex<State>,
+    partitioning: Mutex<()>,
     /// Of the rows in memory; what is in an exchange is counted there.
     charge: Charge,
     parked: OnceLock<Parked>,
@@ -178,6 +180,7 @@ impl BuildRows {
         let rows = Arc::new(BuildRows {
             rows,
             state: Mutex::new(state),
+            partitioning: Mutex::default(),
             charge,
             parked: OnceLock::new(),
             task: task.clone(),
@@ -194,6 +197,80 @@ impl BuildRows {
     /// Number of rows.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// About the bytes of the rows; on disk, as they are there.
+    pub fn bytes(&self) -> u64 {
+        match &*self.state.lock() {
+            State::Exchange(output) => output.bytes_of_all(),
+            State::Memory(_) | State::Taken => self.charge.bytes() as u64,
+        }
+    }
+
+    /// Rows by hash partition; all in one if the join does not allow partitions.
+    pub fn rows_by_partition(&self) -> Result<Vec<u64>> {
+        if !self.shape.is_partitionable() {
+            return Ok(vec![self.rows]);
+        }
+        let mut rows = vec![0; PARTITIONS];
+        match &*self.state.lock() {
+            State::Exchange(output) => rows.iter_mut().enumerate().for_each(|(p, r)| *r = output.rows(p)),
+            State::Memory(batches) => {
+                let mut hashes = vec![];
+                for batch in batches {
+                    hash_columns_into(&self.shape.keys(batch)?, EXCHANGE_SEED, &mut hashes);
+                    hashes.iter().for_each(|hash| rows[partition_of(*hash, PARTITIONS)] += 1);
+                }
+            }
+            State::Taken => {}
+        }
+        Ok(rows)
+    }
+
+    /// The rows of some partitions, which stay where they are. For some of many partitions, they are
+    /// partitioned here first, if they are not yet.
+    pub fn share(&self, partitions: Range<usize>) -> Result<RowsReader> {
+        let is_part = partitions.len() < PARTITIONS && self.shape.is_partitionable();
+        if let Some(batches) = self.batches() {
+            if !is_part {
+                return Ok(Box::new(batches.into_iter().map(|batch| {
+                    let columns = batch.columns.iter().map(|c| c.values()).collect::<Result<Vec<_>>>()?;
+                    Ok(Rows::new(columns, batch.rows))
+                })));
+            }
+            self.partition()?;
+        }
+        match &*self.state.lock() {
+            State::Exchange(output) => {
+                let output = output.clone();
+                Ok(Box::new(partitions.flat_map(move |p| output.share(p))))
+            }
+            State::Memory(_) | State::Taken => {
+                Err(EngineError::internal("build rows that are gone are read"))
+            }
+        }
+    }
+
+    /// The rows in memory, if they are there.
+    fn batches(&self) -> Option<Vec<Batch>> {
+        match &*self.state.lock() {
+            State::Memory(batches) => Some(batches.clone()),
+            State::Exchange(_) | State::Taken => None,
+        }
+    }
+
+    /// Partitions the rows that are in memory. Without the lock on the state: making room may spill these
+    /// very rows.
+    fn partition(&self) -> Result<()> {
+        let _one_at_a_time = self.partitioning.lock();
+        let Some(batches) = self.batches() else { return Ok(()) };
+        let output = partitioned(&self.shape, TakenRows::Memory(batches), &self.task)?;
+        let mut state = self.state.lock();
+        if matches!(*state, State::Memory(_)) {
+            *state = State::Exchange(output);
+            self.charge.set(0);
+        }
+        Ok(())
     }
 
     /// Whether they are still in memory, all of them.

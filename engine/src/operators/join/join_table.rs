@@ -6,7 +6,7 @@ use super::build_columns::BuildColumns;
 use super::build_shape::BuildShape;
 use super::keys::KeyCoder;
 use super::table::KeyTable;
-use crate::exchange::ExchangeOutput;
+use crate::exchange::ExchangeInput;
 use crate::memory::Reservation;
 use crate::scan::runtime_filter::RuntimeFilter;
 
@@ -19,7 +19,7 @@ pub enum BuildSide {
 /// A build side that does not fit in memory: kept batches in hash partitions.
 pub struct PartitionedBuild {
     pub(super) shape: Arc<BuildShape>,
-    pub(super) outputs: Vec<Arc<ExchangeOutput>>,
+    pub(super) outputs: Vec<ExchangeInput>,
 }
 
 /// The finished build side: read-only, shared by all probing tasks.

@@ -25,7 +25,7 @@ use super::probe::probe_factory;
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
 use crate::exchange::parts::{DEPTH_MAX, PARTS_MAX, part_of, split_by};
-use crate::exchange::{ExchangeOutput, ExchangeReader, ExchangeWriter};
+use crate::exchange::{ExchangeInput, ExchangeReader, ExchangeWriter};
 use crate::expr::{CompiledExpr, compile};
 use crate::memory::{Reservation, SpillPolicy};
 use crate::task::{Downstream, Flow, Operator, OperatorFactory, TaskContext};
@@ -124,7 +124,7 @@ enum Loaded {
 
 /// Build rows in parts, and the probe rows that came so far.
 struct Parts {
-    build: Vec<Arc<ExchangeOutput>>,
+    build: Vec<ExchangeInput>,
     /// All build rows.
     rows: u64,
     probe: ExchangeWriter,
@@ -293,7 +293,7 @@ impl Probing {
             }
         }
         let probe = ExchangeWriter::new(&self.task, PROBE_NAME, parts);
-        Ok(Loaded::Parts(Box::new(Parts { build: vec![writer.finish()?], rows, probe, level })))
+        Ok(Loaded::Parts(Box::new(Parts { build: vec![writer.finish()?.into()], rows, probe, level })))
     }
 
     /// Sends probe rows to their parts.

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use super::Sorted;
 use crate::batch::{BATCH_ROWS, Batch};
 use crate::error::{EngineError, Result};
+use crate::exchange::RowsReader;
 use crate::memory::{Charge, Governor, Parked, Spillable};
 use crate::task::TaskContext;
 
@@ -58,16 +59,21 @@ enum Place {
 impl SortedRun {
     /// The rows as a run in memory; none if there are none.
     pub(super) fn in_memory(sorted: Sorted, task: &TaskContext) -> Result<Option<Arc<Self>>> {
-        let rows = sorted.rows as u64;
         let batches: Vec<Batch> = sorted.batches(batch_rows(&task.query.memory)).collect::<Result<_>>()?;
         drop(sorted);
-        let Some(first) = batches.first() else { return Ok(None) };
-        let types = types_of(first);
         let mut held = HeldMemory::default();
         let batches: VecDeque<Rows> = batches.iter().map(rows_of).collect::<Result<_>>()?;
         batches.iter().for_each(|rows| {
             held.add(rows);
         });
+        Self::waiting(batches, held, task)
+    }
+
+    /// A run in memory, parked with the governor; none without rows.
+    fn waiting(batches: VecDeque<Rows>, held: HeldMemory, task: &TaskContext) -> Result<Option<Arc<Self>>> {
+        let Some(first) = batches.front() else { return Ok(None) };
+        let types = first.columns.iter().map(|c| c.data_type().clone()).collect();
+        let rows = batches.iter().map(|b| b.rows as u64).sum();
         let charge = Charge::new(&task.query.memory);
         charge.set(held.bytes());
         let place = Mutex::new(Place::Memory { batches, held });
@@ -92,6 +98,55 @@ impl SortedRun {
     /// Rows that were written.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// About the bytes of the rows; on disk, as they are there.
+    pub fn bytes(&self) -> u64 {
+        match &*self.place.lock() {
+            Place::Memory { held, .. } => held.bytes() as u64,
+            Place::Disk(file) => file.spilled().bytes,
+        }
+    }
+
+    /// The rows in order, which stay where they are. Only for runs that nobody takes rows from.
+    pub fn share(&self) -> RowsReader {
+        match &*self.place.lock() {
+            Place::Memory { batches, .. } => {
+                let batches: Vec<Rows> = batches.iter().cloned().collect();
+                Box::new(batches.into_iter().map(Ok))
+            }
+            Place::Disk(file) => Box::new(file.read().map(|rows| Ok(rows?))),
+        }
+    }
+
+    /// A run of this process's own, of rows in order that come from elsewhere; none if there are none.
+    pub fn import(rows: RowsReader, task: &TaskContext) -> Result<Option<Arc<Self>>> {
+        let mut reservation = task.query.memory.reserve(NAME);
+        let mut batches = VecDeque::new();
+        let mut held = HeldMemory::default();
+        let mut on_disk: Option<RunWriter> = None;
+        for rows in rows {
+            task.query.check_cancelled()?;
+            let rows = rows?;
+            if let Some(writer) = &mut on_disk {
+                writer.push(&Batch::from_arrays(rows.columns, rows.rows))?;
+                continue;
+            }
+            held.add(&rows);
+            batches.push_back(rows);
+            if reservation.resize(held.bytes()) {
+                let writer = on_disk.insert(RunWriter::new(task));
+                for rows in batches.drain(..) {
+                    writer.push(&Batch::from_arrays(rows.columns, rows.rows))?;
+                }
+                held.clear();
+                reservation.shrink(0);
+            }
+        }
+        match on_disk {
+            Some(writer) => writer.finish(),
+            None => SortedRun::waiting(batches, held, task),
+        }
     }
 
     /// The physical types of the columns. A dictionary may come back plain.

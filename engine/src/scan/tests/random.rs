@@ -151,7 +151,7 @@ fn no_columns_still_count() {
     let table = catalog.table("t").unwrap().unwrap();
     let mut scan = plan(&table, &Ask::default());
     scan.columns = vec![];
-    let factory = scan_factory(&scan, &catalog, Arc::new(Published::default()), 0).unwrap();
+    let factory = scan_factory(&scan, &catalog, &catalog, Arc::new(Published::default()), 0).unwrap();
     let query = Arc::new(QueryContext::new(1));
     let mut source = factory.open(&TaskContext::new(0, 1, query)).unwrap();
     let mut rows = 0;
@@ -173,7 +173,8 @@ fn tasks_share_the_work() {
     let catalog = database.catalog();
     let table = catalog.table("t").unwrap().unwrap();
     let ask = Ask { output: vec![4], ..Default::default() };
-    let factory = scan_factory(&plan(&table, &ask), &catalog, Arc::new(Published::default()), 0).unwrap();
+    let factory =
+        scan_factory(&plan(&table, &ask), &catalog, &catalog, Arc::new(Published::default()), 0).unwrap();
     let query = Arc::new(QueryContext::new(1));
     let rows: usize = std::thread::scope(|scope| {
         let tasks: Vec<_> = (0..3)

@@ -1,0 +1,75 @@
+//! What a stage is opened with: what its work reads, and what surrounds it.
+//!
+//! Two kinds of runs hand it out. [`QueryRun`](super::QueryRun) has all outputs in this process, each taken by
+//! its one reader, and the tasks of a stage share a queue. [`PlacedRun`](super::placed::PlacedRun) has outputs
+//! that may be elsewhere and are read as often as need be, and its tasks share nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion_common::ScalarValue;
+use dovetail_planner::graph::StageId;
+
+use super::WorkTables;
+use super::stage::BuildInputs;
+use crate::batch::Batch;
+use crate::catalog::{Catalog, MemoryTables};
+use crate::error::Result;
+use crate::exchange::{ExchangeReader, KeptInput, KeptReader};
+use crate::memory::{HeldBatches, Reservation};
+use crate::operators::join::BuildSide;
+use crate::operators::sort::SortedRun;
+use crate::scan::RuntimeFilters;
+use crate::task::{QueryContext, TaskContext};
+
+/// What a stage reads. Everything that it depends on has finished.
+pub trait StageInputs {
+    fn context(&self) -> &Arc<QueryContext>;
+    fn catalog(&self) -> &Arc<Catalog>;
+    fn work_tables(&self) -> &WorkTables;
+    /// Values of the scalar subqueries that have run.
+    fn parameters(&self) -> HashMap<u32, ScalarValue>;
+    fn filters(&self) -> Arc<dyn RuntimeFilters>;
+    fn memory_tables(&self) -> Arc<dyn MemoryTables>;
+
+    /// The tasks of a stage share nothing: each has splits of its own.
+    fn is_isolated(&self) -> bool;
+
+    /// The rows that a stage's tasks kept, in task order.
+    fn kept(&self, stage: StageId) -> Result<Vec<KeptInput>>;
+
+    /// The hash partitions of a stage's outputs that belong to task `task` of `tasks` readers: the next ones to
+    /// each, equally many. With as many readers as partitions that is one.
+    fn partitions_of(&self, stage: StageId, task: usize, tasks: usize) -> Result<Vec<ExchangeReader>>;
+
+    /// The sorted runs of a stage's tasks, in task order, to be taken.
+    fn runs(&self, stage: StageId, task: &TaskContext) -> Result<Vec<Arc<SortedRun>>>;
+
+    /// The types of the rows that reach a stage's sink.
+    fn sink_schema(&self, stage: StageId) -> arrow::datatypes::SchemaRef;
+
+    /// What a join's build stage has left.
+    fn build_side(&self, stage: StageId) -> Result<Arc<BuildSide>>;
+
+    /// The build rows of a stage's tasks.
+    fn build_rows(&self, stage: StageId) -> Result<BuildInputs>;
+}
+
+/// All rows that a stage's tasks kept, in memory, which `operator` holds as long as the reservation lives.
+pub fn rows_in_memory(
+    inputs: &dyn StageInputs,
+    stage: StageId,
+    operator: &'static str,
+    takes: bool,
+) -> Result<(Vec<Batch>, Reservation)> {
+    let mut held = HeldBatches::of_query(inputs.context(), operator);
+    let reader = if takes { KeptReader::taking } else { KeptReader::sharing };
+    let mut batches = vec![];
+    for batch in reader(inputs.kept(stage)?) {
+        let batch = batch?;
+        held.add(&batch)?;
+        batches.push(batch);
+    }
+    let bytes = held.bytes();
+    Ok((batches, held.become_bytes(bytes)?))
+}

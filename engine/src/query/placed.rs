@@ -1,0 +1,423 @@
+//! A query of which this process runs some tasks, and others the rest.
+//!
+//! The scheduler says where outputs are ([`PlacedRun::place`]) before it asks for a task that reads them. An
+//! attempt's output stays here, whoever reads it, until it is released or discarded; what is elsewhere is
+//! fetched. Values that are small (of scalar subqueries, filters of join builds) come with the places.
+//!
+//! What always holds: attempts share nothing but what never changes (join tables, values, filters), so that a
+//! failed one leaves no trace; every attempt reads the outputs that were placed when it started.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion_common::ScalarValue;
+use dovetail_planner::expr::Literal;
+use dovetail_planner::graph::StageId;
+use dovetail_planner::pipeline::{QueryGraph, QueryStage, Sink};
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+
+use super::held::LocalOutput;
+use super::inputs::StageInputs;
+use super::stage::{BuildInputs, StageRuntime};
+use super::{PublishedFilters, WorkTables, scalar_value};
+use crate::catalog::{Catalog, MemoryTables};
+use crate::error::{EngineError, Result};
+use crate::exchange::{
+    ExchangeInput, ExchangeReader, Fetcher, HeldOutput, KeptInput, KeptRows, RemoteOutputs, RowsReader,
+};
+use crate::operators::join::{BuildSide, held_build_side_again};
+use crate::operators::sort::SortedRun;
+use crate::scan::{RuntimeFilter, RuntimeFilters};
+use crate::scheduler::events::OutputId;
+use crate::task::{OperatorCounts, QueryContext, TaskContext};
+
+/// A query on one of several processes.
+pub struct PlacedRun {
+    surroundings: Surroundings,
+    stages: RwLock<Vec<Arc<Slot>>>,
+    made: Mutex<HashMap<OutputId, Arc<LocalOutput>>>,
+    running: Mutex<HashMap<OutputId, Arc<QueryContext>>>,
+    parameters: Mutex<HashMap<u32, ScalarValue>>,
+    filters: Arc<PublishedFilters>,
+}
+
+/// What a query is run with.
+pub struct Surroundings {
+    /// The scheduler's number of the query.
+    pub query: u64,
+    pub catalog: Arc<Catalog>,
+    pub memory_tables: Arc<dyn MemoryTables>,
+    pub context: Arc<QueryContext>,
+    pub fetcher: Arc<dyn Fetcher>,
+}
+
+struct Slot {
+    stage: QueryStage,
+    /// By task.
+    placed: Mutex<Vec<Option<Placement>>>,
+    /// Of a join's build stage: made by its task, or by the first task here that probes it.
+    side: Mutex<Option<Arc<BuildSide>>>,
+}
+
+/// Where an output is, and what its maker has reported of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    pub output: OutputId,
+    /// The address of the process; none is this one.
+    pub place: Option<String>,
+    pub report: Arc<Report>,
+}
+
+/// What a finished attempt reports of its output.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// By partition.
+    pub rows: Vec<u64>,
+    pub bytes: u64,
+    /// The build side of a join stays in partitions; the stages that probe it must be split.
+    pub is_partitioned: bool,
+    pub value: Value,
+}
+
+/// What later stages need of a stage besides rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Value {
+    #[default]
+    Nothing,
+    /// Of a scalar subquery.
+    Parameter(u32, Literal),
+    /// Runtime filters of a join build, by number, as [`RuntimeFilter::encode`] makes them.
+    Filters(Vec<(u32, Vec<u8>)>),
+}
+
+impl Slot {
+    fn new(stage: QueryStage) -> Arc<Slot> {
+        let placed = Mutex::new(vec![None; stage.tasks as usize]);
+        Arc::new(Slot { stage, placed, side: Mutex::default() })
+    }
+}
+
+impl PlacedRun {
+    /// A query of which nothing has run.
+    pub fn new(graph: QueryGraph, surroundings: Surroundings) -> Self {
+        PlacedRun {
+            surroundings,
+            stages: RwLock::new(graph.stages.into_iter().map(Slot::new).collect()),
+            made: Mutex::default(),
+            running: Mutex::default(),
+            parameters: Mutex::default(),
+            filters: Arc::default(),
+        }
+    }
+
+    /// Stages that have changed before any of their tasks has started, and new ones.
+    pub fn change(&self, changed: Vec<QueryStage>) -> Result<()> {
+        let mut stages = self.stages.write();
+        for stage in changed {
+            let number = stage.id.0 as usize;
+            match number.cmp(&stages.len()) {
+                std::cmp::Ordering::Less => stages[number] = Slot::new(stage),
+                std::cmp::Ordering::Equal => stages.push(Slot::new(stage)),
+                std::cmp::Ordering::Greater => {
+                    return Err(EngineError::internal(format!("stage {number} comes out of turn")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Says where a task's output is. One that was placed before is gone.
+    pub fn place(&self, placement: Placement) -> Result<()> {
+        match &placement.report.value {
+            Value::Nothing => {}
+            Value::Parameter(id, value) => {
+                self.parameters.lock().insert(*id, value.0.clone());
+            }
+            Value::Filters(filters) => {
+                let mut published = self.filters.0.lock();
+                for (id, bytes) in filters {
+                    let filter = RuntimeFilter::decode(bytes)
+                        .ok_or_else(|| EngineError::internal("a runtime filter came damaged"))?;
+                    published.insert(*id, Arc::new(filter));
+                }
+            }
+        }
+        let (stage, task) = (placement.output.task.stage, placement.output.task.partition as usize);
+        let is_partitioned = placement.report.is_partitioned;
+        let slot = self.slot(stage)?;
+        let before = match slot.placed.lock().get_mut(task) {
+            Some(place) => place.replace(placement),
+            None => return Err(EngineError::internal(format!("there is no task {task} to be placed"))),
+        };
+        if before.is_some() {
+            self.forget_partitions_of(stage);
+        }
+        // A build that ran again may have come to another end than the one that was decided first.
+        slot.side.lock().take_if(|side| matches!(**side, BuildSide::Partitioned(_)) != is_partitioned);
+        Ok(())
+    }
+
+    /// Build sides that are to be read where they were made, and are somewhere else now.
+    fn forget_partitions_of(&self, stage: StageId) {
+        for slot in self.stages.read().iter() {
+            if matches!(&slot.stage.work.sink, Sink::JoinBuild { rows, .. } if *rows == stage) {
+                slot.side.lock().take_if(|side| matches!(**side, BuildSide::Partitioned(_)));
+            }
+        }
+    }
+
+    /// Runs one attempt of a task to its end. Its output stays here.
+    pub fn run(&self, output: OutputId) -> Result<(Report, Vec<OperatorCounts>)> {
+        let context = Arc::new(self.surroundings.context.attempt());
+        self.running.lock().insert(output, context.clone());
+        let _ended = Ended { run: self, output };
+        context.check_cancelled()?;
+        let slot = self.slot(output.task.stage)?;
+        let attempt = Attempt { run: self, context: context.clone() };
+        let runtime = StageRuntime::new(&attempt, &slot.stage)?;
+        let pipeline = runtime.open(&attempt, output.task.partition)?;
+        let made = pipeline.run(&context)?;
+        let made = Arc::new(LocalOutput::new(output, &slot.stage.work, made)?);
+        let report = self.report(&slot, &made)?;
+        self.made.lock().insert(output, made);
+        Ok((report, context.metrics.counts()))
+    }
+
+    fn report(&self, slot: &Slot, made: &LocalOutput) -> Result<Report> {
+        let mut report =
+            Report { rows: made.rows_by_partition().to_vec(), bytes: made.bytes(), ..Report::default() };
+        match &slot.stage.work.sink {
+            Sink::Scalar { parameter } => {
+                let value = scalar_value(&slot.stage.work, made.output())?;
+                report.value = Value::Parameter(*parameter, Literal(value));
+            }
+            Sink::JoinBuild { .. } => {
+                let side =
+                    made.build_side().ok_or_else(|| EngineError::internal("a build has left nothing"))?;
+                match &*side {
+                    BuildSide::Table(table) => {
+                        let filters = table.runtime_filters().iter();
+                        report.value = Value::Filters(filters.map(|(id, f)| (*id, f.encode())).collect());
+                    }
+                    BuildSide::Partitioned(_) => report.is_partitioned = true,
+                }
+                *slot.side.lock() = Some(side);
+            }
+            Sink::Collect
+            | Sink::Aggregate { .. }
+            | Sink::HashPartition { .. }
+            | Sink::BuildRows { .. }
+            | Sink::Sort(_) => {}
+        }
+        Ok(report)
+    }
+
+    /// Asks one attempt to stop at its next batch.
+    pub fn cancel_attempt(&self, output: OutputId) {
+        if let Some(context) = self.running.lock().get(&output) {
+            context.cancel();
+        }
+    }
+
+    /// Asks everything to stop.
+    pub fn cancel(&self) {
+        self.surroundings.context.cancel();
+    }
+
+    /// Drops what one attempt has left.
+    pub fn discard(&self, output: OutputId) {
+        self.made.lock().remove(&output);
+    }
+
+    /// Drops a stage's outputs.
+    pub fn release(&self, stage: StageId) {
+        self.made.lock().retain(|output, _| output.task.stage != stage);
+        if let Ok(slot) = self.slot(stage) {
+            slot.placed.lock().fill(None);
+            slot.side.lock().take();
+        }
+    }
+
+    /// The rows of an output that is here.
+    pub fn read(&self, output: OutputId, partitions: Option<Range<usize>>) -> Result<RowsReader> {
+        let made = self.made(output)?;
+        let all = 0..made.partitions();
+        let partitions = partitions.unwrap_or(all.clone());
+        if partitions.start > partitions.end || partitions.end > all.end {
+            return Err(EngineError::internal(format!(
+                "an output of {} partitions has no {partitions:?}",
+                all.end
+            )));
+        }
+        made.read(partitions)
+    }
+
+    /// The kept rows of an output that is here.
+    pub fn kept(&self, output: OutputId) -> Result<Arc<KeptRows>> {
+        let kept = self.made(output)?.output().kept.clone();
+        kept.ok_or_else(|| EngineError::internal("a task has kept no rows"))
+    }
+
+    fn made(&self, output: OutputId) -> Result<Arc<LocalOutput>> {
+        let made = self.made.lock().get(&output).cloned();
+        made.ok_or_else(|| EngineError::Lost {
+            outputs: vec![output],
+            message: format!(
+                "the output of task {} of stage {} is gone",
+                output.task.partition, output.task.stage.0
+            ),
+        })
+    }
+
+    fn slot(&self, stage: StageId) -> Result<Arc<Slot>> {
+        let slot = self.stages.read().get(stage.0 as usize).cloned();
+        slot.ok_or_else(|| EngineError::internal(format!("there is no stage {}", stage.0)))
+    }
+
+    /// Where the outputs of all of a stage's tasks are.
+    fn placements(&self, stage: StageId) -> Result<Vec<Placement>> {
+        let slot = self.slot(stage)?;
+        let placed = slot.placed.lock();
+        let all: Option<Vec<Placement>> = placed.iter().cloned().collect();
+        all.ok_or_else(|| EngineError::internal(format!("an output of stage {} has no place", stage.0)))
+    }
+
+    fn remote(&self, stage: StageId, place: &str, partitions: usize) -> RemoteOutputs {
+        let Surroundings { fetcher, query, .. } = &self.surroundings;
+        RemoteOutputs::new(fetcher.clone(), place.to_string(), *query, stage, partitions)
+    }
+
+    /// The outputs of a stage, each by itself, in the order of the tasks.
+    fn each(&self, stage: StageId) -> Result<Vec<Arc<dyn HeldOutput>>> {
+        let mut held: Vec<Arc<dyn HeldOutput>> = vec![];
+        for Placement { output, place, report } in self.placements(stage)? {
+            match place {
+                None => held.push(self.made(output)?),
+                Some(place) => {
+                    let mut remote = self.remote(stage, &place, report.rows.len());
+                    remote.add(output, &report.rows, report.bytes)?;
+                    held.push(Arc::new(remote));
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    /// The outputs of a stage, those of another process together.
+    fn by_place(&self, stage: StageId) -> Result<Vec<Arc<dyn HeldOutput>>> {
+        let mut held: Vec<Arc<dyn HeldOutput>> = vec![];
+        let mut elsewhere: BTreeMap<String, RemoteOutputs> = BTreeMap::new();
+        for Placement { output, place, report } in self.placements(stage)? {
+            match place {
+                None => held.push(self.made(output)?),
+                Some(place) => {
+                    let remote = || self.remote(stage, &place, report.rows.len());
+                    let remote = elsewhere.entry(place.clone()).or_insert_with(remote);
+                    remote.add(output, &report.rows, report.bytes)?;
+                }
+            }
+        }
+        held.extend(elsewhere.into_values().map(|remote| Arc::new(remote) as Arc<dyn HeldOutput>));
+        Ok(held)
+    }
+}
+
+/// Forgets a running attempt.
+struct Ended<'a> {
+    run: &'a PlacedRun,
+    output: OutputId,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.run.running.lock().remove(&self.output);
+    }
+}
+
+/// One attempt's view of the query.
+struct Attempt<'a> {
+    run: &'a PlacedRun,
+    context: Arc<QueryContext>,
+}
+
+impl StageInputs for Attempt<'_> {
+    fn context(&self) -> &Arc<QueryContext> {
+        &self.context
+    }
+
+    fn catalog(&self) -> &Arc<Catalog> {
+        &self.run.surroundings.catalog
+    }
+
+    fn work_tables(&self) -> &WorkTables {
+        static NONE: std::sync::LazyLock<WorkTables> = std::sync::LazyLock::new(WorkTables::default);
+        &NONE
+    }
+
+    fn parameters(&self) -> HashMap<u32, ScalarValue> {
+        self.run.parameters.lock().clone()
+    }
+
+    fn filters(&self) -> Arc<dyn RuntimeFilters> {
+        self.run.filters.clone()
+    }
+
+    fn memory_tables(&self) -> Arc<dyn MemoryTables> {
+        self.run.surroundings.memory_tables.clone()
+    }
+
+    fn is_isolated(&self) -> bool {
+        true
+    }
+
+    fn kept(&self, stage: StageId) -> Result<Vec<KeptInput>> {
+        Ok(self.run.each(stage)?.into_iter().map(KeptInput::Held).collect())
+    }
+
+    fn partitions_of(&self, stage: StageId, task: usize, tasks: usize) -> Result<Vec<ExchangeReader>> {
+        let outputs: Vec<ExchangeInput> =
+            self.run.by_place(stage)?.into_iter().map(ExchangeInput::Held).collect();
+        let each = outputs.first().map_or(0, |o| o.partitions()) / tasks;
+        let reader = |p| ExchangeReader::new(u64::from(stage.0), outputs.clone(), p);
+        Ok((task * each..(task + 1) * each).map(reader).collect())
+    }
+
+    fn runs(&self, stage: StageId, task: &TaskContext) -> Result<Vec<Arc<SortedRun>>> {
+        let mut runs = vec![];
+        for output in self.run.each(stage)? {
+            for run in 0..output.partitions() {
+                runs.extend(SortedRun::import(output.read(run..run + 1)?, task)?);
+            }
+        }
+        Ok(runs)
+    }
+
+    fn sink_schema(&self, stage: StageId) -> SchemaRef {
+        let slot = self.run.slot(stage).ok();
+        slot.map_or_else(|| Arc::new(arrow::datatypes::Schema::empty()), |s| s.stage.work.sink_schema.clone())
+    }
+
+    fn build_side(&self, stage: StageId) -> Result<Arc<BuildSide>> {
+        let slot = self.run.slot(stage)?;
+        let mut side = slot.side.lock();
+        if let Some(side) = side.as_ref() {
+            return Ok(side.clone());
+        }
+        let Sink::JoinBuild { join, rows } = &slot.stage.work.sink else {
+            return Err(EngineError::internal(format!("stage {} builds no join table", stage.0)));
+        };
+        let is_partitioned = self.run.placements(stage)?.iter().any(|p| p.report.is_partitioned);
+        let rows = self.run.by_place(*rows)?;
+        let task = TaskContext::new(0, 1, self.context.clone());
+        let schema = &slot.stage.work.sink_schema;
+        let made = held_build_side_again(join, schema, rows, is_partitioned, &task)?;
+        Ok(side.insert(Arc::new(made)).clone())
+    }
+
+    fn build_rows(&self, stage: StageId) -> Result<BuildInputs> {
+        Ok(BuildInputs::Held(self.run.by_place(stage)?))
+    }
+}
