@@ -1,0 +1,88 @@
+//! The tasks of a cluster's queries that run in this process: a worker's, and the scheduler's own few.
+//!
+//! ```text
+//! control messages, or the driver ─▶ Host: a PlacedRun a query ─ queue ─▶ threads ─▶ Ends: reports
+//!                                      └─ outputs stay here ─▶ data::serve
+//! ```
+//!
+//! What always holds: every task that is accepted is reported once, also if it panics; nothing of a query is
+//! left after [`Host::end`] but what a reader still holds.
+
+mod failure;
+mod threads;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dovetail_engine::exchange::RowsReader;
+use dovetail_engine::query::placed::{PlacedRun, Report};
+use dovetail_engine::scheduler::events::OutputId;
+use dovetail_engine::task::OperatorCounts;
+use dovetail_engine::{EngineError, Result};
+use parking_lot::Mutex;
+
+pub use failure::failure_of;
+use threads::Threads;
+
+/// Where ended tasks are reported. Called by the threads that ran them.
+pub trait Ends: Send + Sync {
+    fn ended(&self, query: u64, output: OutputId, result: Result<(Report, Vec<OperatorCounts>)>);
+}
+
+/// The queries of this process.
+pub struct Host {
+    runs: Arc<Mutex<HashMap<u64, Arc<PlacedRun>>>>,
+    threads: Threads,
+}
+
+impl Host {
+    /// A host that runs so many tasks at a time.
+    pub fn new(slots: usize, ends: Arc<dyn Ends>) -> std::io::Result<Host> {
+        Ok(Host { runs: Arc::default(), threads: Threads::start(slots, ends)? })
+    }
+
+    /// A query of which tasks may come.
+    pub fn begin(&self, query: u64, run: PlacedRun) {
+        self.runs.lock().insert(query, Arc::new(run));
+    }
+
+    /// A query that has begun and not ended.
+    pub fn run_of(&self, query: u64) -> Option<Arc<PlacedRun>> {
+        self.runs.lock().get(&query).cloned()
+    }
+
+    /// Runs an attempt of a task, as soon as a thread is free. A query that has ended is ignored: nobody waits.
+    pub fn start(&self, query: u64, output: OutputId) {
+        if let Some(run) = self.run_of(query) {
+            self.threads.push(query, output, run);
+        }
+    }
+
+    /// Stops what runs of a query, and drops what it has left.
+    pub fn end(&self, query: u64) {
+        let run = self.runs.lock().remove(&query);
+        if let Some(run) = run {
+            run.cancel();
+        }
+    }
+
+    /// [`Self::end`] of all queries.
+    pub fn end_all(&self) {
+        let runs = std::mem::take(&mut *self.runs.lock());
+        runs.values().for_each(|run| run.cancel());
+    }
+
+    /// Rows of an output that is here.
+    pub fn read(
+        &self,
+        query: u64,
+        output: OutputId,
+        partitions: Option<std::ops::Range<usize>>,
+    ) -> Result<RowsReader> {
+        let run = self.run_of(query).ok_or_else(|| EngineError::Lost {
+            outputs: vec![output],
+            message: format!("query {query} is over"),
+        })?;
+        run.read(output, partitions)
+    }
+}
