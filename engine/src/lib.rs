@@ -26,6 +26,6 @@ pub use dovetail_shuffle::store::SpillDirectory;
 pub use error::{EngineError, Result};
 pub use memory::{MemoryLimit, MemoryUse, SpillPolicy};
 pub use session::{
-    CancelHandle, Progress, QueryResult, ResultStream, SchedulerKind, Session, SessionOptions, StatementKind,
-    TableInfo,
+    CancelHandle, Cancellation, Progress, QueryResult, ResultStream, SchedulerKind, Session, SessionOptions,
+    Statement, StatementKind, TableInfo,
 };

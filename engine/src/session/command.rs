@@ -1,4 +1,4 @@
-//! Statements: queries run, tables and views made and dropped, plans and names shown.
+//! Statements other than queries: tables and views made and dropped, plans and names shown.
 
 use std::sync::Arc;
 
@@ -8,34 +8,61 @@ use datafusion_expr::LogicalPlan;
 use dovetail_planner::catalog::CatalogSnapshot;
 use dovetail_planner::sql::{Bound, DropKind};
 
-use super::{QueryResult, ResultStream, Session, StatementKind, explain};
+use super::{Cancellation, QueryResult, ResultStream, Session, StatementKind, explain};
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
 use crate::memory::readable;
 
-/// Carries out a statement whose names are resolved.
-pub fn execute(session: &Session, bound: Bound, snapshot: &CatalogSnapshot) -> Result<ResultStream> {
+/// Names of the columns of statements that show something.
+const SHOW_TABLES: &[&str] = &["table_name"];
+const DESCRIBE: &[&str] = &["column_name", "data_type", "is_nullable"];
+const SHOW: &[&str] = &["name", "value"];
+
+/// The rows that a statement other than a query has; none if it changes something instead.
+pub fn schema(bound: &Bound) -> Option<SchemaRef> {
     match bound {
-        Bound::Query(plan) => {
-            let ran = session.run(&session.plan(plan, snapshot)?)?;
-            let (schema, kind) = (ran.schema.clone(), StatementKind::Query);
-            Ok(ResultStream { schema, kind, batches: Box::new(ran) })
-        }
-        other => Ok(small(session, other, snapshot)?.into()),
+        Bound::Explain { .. } => Some(explain::schema()),
+        Bound::ShowTables => Some(text_columns(SHOW_TABLES)),
+        Bound::Describe { .. } => Some(text_columns(DESCRIBE)),
+        Bound::Show { .. } => Some(text_columns(SHOW)),
+        Bound::Query(_)
+        | Bound::CreateTableAs { .. }
+        | Bound::CreateTable { .. }
+        | Bound::Insert { .. }
+        | Bound::CreateView { .. }
+        | Bound::Drop { .. }
+        | Bound::Copy { .. }
+        | Bound::Set { .. }
+        | Bound::Reset { .. } => None,
     }
 }
 
+/// Carries out a statement other than a query, whose names are resolved.
+pub fn execute(
+    session: &Session,
+    bound: Bound,
+    snapshot: &CatalogSnapshot,
+    cancellation: &Cancellation,
+) -> Result<ResultStream> {
+    Ok(small(session, bound, snapshot, cancellation)?.into())
+}
+
 /// A statement whose result is small.
-fn small(session: &Session, bound: Bound, snapshot: &CatalogSnapshot) -> Result<QueryResult> {
+fn small(
+    session: &Session,
+    bound: Bound,
+    snapshot: &CatalogSnapshot,
+    cancellation: &Cancellation,
+) -> Result<QueryResult> {
     let catalog = &session.catalog;
     match bound {
         Bound::Query(_) => Err(EngineError::internal("a query has a stream of rows")),
-        Bound::Explain { analyze, plan } => explain::explain(session, plan, snapshot, analyze),
+        Bound::Explain { analyze, plan } => explain::explain(session, plan, snapshot, analyze, cancellation),
         Bound::CreateTableAs { name, query, if_not_exists, or_replace } => {
             if if_not_exists && snapshot.tables.contains_key(&name) {
                 return command(format!("table {name} exists already"));
             }
-            let (schema, batches, rows) = rows_of(session, query, snapshot)?;
+            let (schema, batches, rows) = rows_of(session, query, snapshot, cancellation)?;
             catalog.create_table(&name, nullable(&schema), batches, or_replace)?;
             command(format!("created table {name} with {rows} rows"))
         }
@@ -53,7 +80,7 @@ fn small(session: &Session, bound: Bound, snapshot: &CatalogSnapshot) -> Result<
                     "Use CREATE OR REPLACE TABLE … AS SELECT … instead".into(),
                 ));
             }
-            let (_, batches, _) = rows_of(session, query, snapshot)?;
+            let (_, batches, _) = rows_of(session, query, snapshot, cancellation)?;
             let rows = catalog.insert(&table, batches)?;
             count(rows, format!("inserted {rows} rows into {table}"))
         }
@@ -64,7 +91,7 @@ fn small(session: &Session, bound: Bound, snapshot: &CatalogSnapshot) -> Result<
         Bound::Drop { kind, names, if_exists } => drop_all(session, kind, &names, if_exists),
         Bound::ShowTables => {
             let names = session.tables()?.into_iter().map(|t| t.name);
-            strings(&["table_name"], names.map(|n| vec![n]).collect())
+            strings(SHOW_TABLES, names.map(|n| vec![n]).collect())
         }
         Bound::Describe { plan } => {
             let fields = plan.schema().fields();
@@ -75,7 +102,7 @@ fn small(session: &Session, bound: Bound, snapshot: &CatalogSnapshot) -> Result<
                     if f.is_nullable() { "YES" } else { "NO" }.into(),
                 ]
             });
-            strings(&["column_name", "data_type", "is_nullable"], rows.collect())
+            strings(DESCRIBE, rows.collect())
         }
         Bound::Show { name } => show(session, &name),
         Bound::Copy { .. } => Err(EngineError::Unsupported(
@@ -93,8 +120,9 @@ fn rows_of(
     session: &Session,
     query: LogicalPlan,
     snapshot: &CatalogSnapshot,
+    cancellation: &Cancellation,
 ) -> Result<(SchemaRef, Vec<Batch>, u64)> {
-    let ran = session.run(&session.plan(query, snapshot)?)?;
+    let ran = session.run(&session.plan(query, snapshot)?, cancellation)?;
     let schema = ran.schema.clone();
     let batches: Vec<Batch> = ran.map(|b| b.map(Batch::from)).collect::<Result<_>>()?;
     let rows = batches.iter().map(|b| b.rows as u64).sum();
@@ -142,17 +170,21 @@ fn show(session: &Session, name: &str) -> Result<QueryResult> {
             known.join(", ")
         )));
     }
-    strings(&["name", "value"], rows)
+    strings(SHOW, rows)
 }
 
 fn strings(names: &[&str], rows: Vec<Vec<String>>) -> Result<QueryResult> {
-    let fields: Vec<Field> = names.iter().map(|n| Field::new(*n, DataType::Utf8View, false)).collect();
-    let schema = Arc::new(Schema::new(fields));
+    let schema = text_columns(names);
     let columns: Vec<ArrayRef> = (0..names.len())
         .map(|c| Arc::new(StringViewArray::from_iter_values(rows.iter().map(|r| r[c].as_str()))) as ArrayRef)
         .collect();
     let batches = vec![RecordBatch::try_new(schema.clone(), columns)?];
     Ok(QueryResult { schema, batches, kind: StatementKind::Query })
+}
+
+fn text_columns(names: &[&str]) -> SchemaRef {
+    let fields: Vec<Field> = names.iter().map(|n| Field::new(*n, DataType::Utf8View, false)).collect();
+    Arc::new(Schema::new(fields))
 }
 
 fn count(rows: u64, message: String) -> Result<QueryResult> {

@@ -5,14 +5,19 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_expr::LogicalPlan;
 use dovetail_planner::catalog::CatalogSnapshot;
 use dovetail_planner::explain;
 
-use super::{QueryResult, Session, StatementKind};
+use super::{Cancellation, QueryResult, Session, StatementKind};
 use crate::error::{EngineError, Result};
 use crate::memory::readable;
+
+/// What the rows of an explanation are.
+pub fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("plan", DataType::Utf8View, false)]))
+}
 
 /// The plans of a query; with `analyze`, after it has run, with rows and time.
 pub fn explain(
@@ -20,6 +25,7 @@ pub fn explain(
     plan: LogicalPlan,
     snapshot: &CatalogSnapshot,
     analyze: bool,
+    cancellation: &Cancellation,
 ) -> Result<QueryResult> {
     let logical = plan.display_indent().to_string();
     let planned = session.plan(plan, snapshot)?;
@@ -32,7 +38,7 @@ pub fn explain(
         return table(rows);
     }
     let start = Instant::now();
-    let mut ran = session.run(&planned)?;
+    let mut ran = session.run(&planned, cancellation)?;
     let seconds = start.elapsed().as_secs_f64();
     let metrics = &ran.context.metrics;
     let total: u64 = (0..planned.query.operator_count() as u32)
@@ -76,7 +82,7 @@ fn table(sections: Vec<(&str, String)>) -> Result<QueryResult> {
         lines.push(format!("── {title}"));
         lines.extend(text.lines().map(str::to_string));
     }
-    let schema = Arc::new(Schema::new(vec![Field::new("plan", DataType::Utf8View, false)]));
+    let schema = schema();
     let column: ArrayRef = Arc::new(StringViewArray::from_iter_values(&lines));
     let batches = vec![RecordBatch::try_new(schema.clone(), vec![column])?];
     Ok(QueryResult { schema, batches, kind: StatementKind::Query })

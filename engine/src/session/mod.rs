@@ -18,6 +18,7 @@ mod command;
 mod explain;
 mod options;
 mod run;
+mod statement;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,7 @@ use crate::scheduler::threads::ThreadPool;
 use crate::task::QueryContext;
 
 pub use options::{SchedulerKind, SessionOptions};
+pub use statement::{Cancellation, Statement};
 
 /// A database: tables, threads, and statements run over them.
 pub struct Session {
@@ -74,6 +76,17 @@ pub struct ResultStream {
     pub schema: SchemaRef,
     pub kind: StatementKind,
     batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send>,
+}
+
+impl ResultStream {
+    /// What somebody else has computed, a server for instance. Every batch has the schema.
+    pub fn new(
+        schema: SchemaRef,
+        kind: StatementKind,
+        batches: impl Iterator<Item = Result<RecordBatch>> + Send + 'static,
+    ) -> ResultStream {
+        ResultStream { schema, kind, batches: Box::new(batches) }
+    }
 }
 
 impl Iterator for ResultStream {
@@ -174,15 +187,7 @@ impl Session {
 
     /// Runs exactly one statement to its end. Its rows may be many more than fit in memory.
     pub fn stream(&self, statement: &str) -> Result<ResultStream> {
-        let mut parsed = sql::parse(statement)?;
-        let (Some(one), true) = (parsed.pop(), parsed.is_empty()) else {
-            return Err(EngineError::execution(
-                "expected exactly one statement; split a script with Session::statements",
-            ));
-        };
-        let snapshot = self.snapshot_for(&one)?;
-        let bound = sql::bind(&one, &snapshot)?;
-        command::execute(self, bound, &snapshot)
+        self.run_statement(self.prepare(statement)?, &Cancellation::default())
     }
 
     /// Stops what runs in this session, now or later, when it is told to.
@@ -228,12 +233,19 @@ impl Session {
             .collect();
         all.extend(snapshot.views.keys().map(|name| TableInfo {
             name: name.clone(),
-            schema: Arc::new(arrow::datatypes::Schema::empty()),
+            schema: self.view_schema(name),
             rows: None,
             is_view: true,
         }));
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
+    }
+
+    /// The columns of a view; none if what it was made of is not there any more.
+    fn view_schema(&self, name: &str) -> SchemaRef {
+        let select = format!("SELECT * FROM \"{}\"", name.replace('"', "\"\""));
+        let empty = || Arc::new(arrow::datatypes::Schema::empty());
+        self.prepare(&select).map_or_else(|_| empty(), |statement| statement.schema)
     }
 
     /// What a statement can see: with a remote folder, reading all footers for each statement would cost

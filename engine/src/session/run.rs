@@ -10,7 +10,7 @@ use dovetail_planner::lower::{Lowered, Parallelism, Sharing, lower};
 use dovetail_planner::physical::Query;
 use dovetail_planner::plan_query;
 
-use super::{RunningGuard, SchedulerKind, Session};
+use super::{Cancellation, RunningGuard, SchedulerKind, Session};
 use crate::error::{EngineError, Result};
 use crate::exchange::KeptReader;
 use crate::query::{QueryRun, WorkTables};
@@ -53,8 +53,8 @@ impl Session {
         Ok(Planned { query, lowered })
     }
 
-    /// Runs a planned query.
-    pub(super) fn run(&self, planned: &Planned) -> Result<Ran> {
+    /// Runs a planned query, until its end or until it is stopped.
+    pub(super) fn run(&self, planned: &Planned, cancellation: &Cancellation) -> Result<Ran> {
         let Lowered { graph, result, schema } = &planned.lowered;
         let context = Arc::new(QueryContext::bounded(
             planned.query.operator_count(),
@@ -62,6 +62,7 @@ impl Session {
             self.spill.query(),
         ));
         let running = self.running.enter(context.clone());
+        cancellation.attach(&context);
         let run =
             Arc::new(QueryRun::new(graph, self.catalog.clone(), context.clone(), WorkTables::default()));
         match (&self.pool, self.options.scheduler) {

@@ -1,0 +1,163 @@
+//! A statement between its planning and its run, and the way to stop it alone.
+//!
+//! A server tells a client the schema of a result before it runs the query: [`Session::prepare`] and
+//! [`Session::run_statement`] are the two halves of [`Session::stream`].
+//!
+//! What always holds: a prepared statement sees the catalog as it was when it was prepared, and runs once; a
+//! [`Cancellation`] stops the statement that was started with it and no other.
+
+use std::sync::{Arc, Weak};
+
+use arrow::datatypes::SchemaRef;
+use dovetail_planner::catalog::CatalogSnapshot;
+use dovetail_planner::sql::{self, Bound};
+use parking_lot::Mutex;
+
+use super::run::Planned;
+use super::{ResultStream, Session, StatementKind, command};
+use crate::error::{EngineError, Result};
+use crate::task::QueryContext;
+
+/// A statement that is ready to run, once.
+pub struct Statement {
+    /// Of its rows; without columns if it is a command.
+    pub schema: SchemaRef,
+    /// Whether it has rows, rather than changing something.
+    pub is_query: bool,
+    work: Work,
+    snapshot: CatalogSnapshot,
+}
+
+enum Work {
+    Query(Box<Planned>),
+    Other(Box<Bound>),
+}
+
+/// Stops one statement, or keeps it from starting. Cheap to clone, may be used from any thread.
+#[derive(Clone, Default)]
+pub struct Cancellation(Arc<Mutex<Attached>>);
+
+#[derive(Default)]
+struct Attached {
+    cancelled: bool,
+    queries: Vec<Weak<QueryContext>>,
+}
+
+impl Session {
+    /// Parses, binds and plans exactly one statement. Nothing runs yet.
+    pub fn prepare(&self, statement: &str) -> Result<Statement> {
+        let mut parsed = sql::parse(statement)?;
+        let (Some(one), true) = (parsed.pop(), parsed.is_empty()) else {
+            return Err(EngineError::execution(
+                "expected exactly one statement; split a script with Session::statements",
+            ));
+        };
+        let snapshot = self.snapshot_for(&one)?;
+        match sql::bind(&one, &snapshot)? {
+            Bound::Query(plan) => {
+                let planned = self.plan(plan, &snapshot)?;
+                let schema = planned.lowered.schema.clone();
+                Ok(Statement { schema, is_query: true, work: Work::Query(Box::new(planned)), snapshot })
+            }
+            other => {
+                let rows = command::schema(&other);
+                let is_query = rows.is_some();
+                let schema = rows.unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
+                Ok(Statement { schema, is_query, work: Work::Other(Box::new(other)), snapshot })
+            }
+        }
+    }
+
+    /// Runs a prepared statement to its end, unless it is stopped. Its rows may be many more than fit in memory.
+    pub fn run_statement(&self, statement: Statement, cancellation: &Cancellation) -> Result<ResultStream> {
+        cancellation.check()?;
+        match statement.work {
+            Work::Query(planned) => {
+                let ran = self.run(&planned, cancellation)?;
+                let (schema, kind) = (ran.schema.clone(), StatementKind::Query);
+                Ok(ResultStream { schema, kind, batches: Box::new(ran) })
+            }
+            Work::Other(bound) => command::execute(self, *bound, &statement.snapshot, cancellation),
+        }
+    }
+}
+
+impl Cancellation {
+    /// Stops the statement, now or as soon as it starts.
+    pub fn cancel(&self) {
+        let mut attached = self.0.lock();
+        attached.cancelled = true;
+        for query in attached.queries.drain(..) {
+            if let Some(query) = query.upgrade() {
+                query.cancel();
+            }
+        }
+    }
+
+    /// A query runs for the statement.
+    pub(super) fn attach(&self, query: &Arc<QueryContext>) {
+        let mut attached = self.0.lock();
+        match attached.cancelled {
+            true => query.cancel(),
+            false => attached.queries.push(Arc::downgrade(query)),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.0.lock().cancelled { Err(EngineError::Cancelled) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SessionOptions;
+
+    fn session() -> Session {
+        Session::new(SessionOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn the_schema_is_known_before_the_run() {
+        let session = session();
+        for sql in [
+            "SELECT 1 AS a, 'x' AS b",
+            "EXPLAIN SELECT 1",
+            "EXPLAIN ANALYZE SELECT 1",
+            "SHOW TABLES",
+            "DESCRIBE SELECT 1",
+            "SHOW threads",
+        ] {
+            let statement = session.prepare(sql).unwrap();
+            assert!(statement.is_query, "{sql}");
+            let told = statement.schema.clone();
+            let result = session.run_statement(statement, &Cancellation::default()).unwrap();
+            assert_eq!((told, StatementKind::Query), (result.schema.clone(), result.kind.clone()), "{sql}");
+        }
+    }
+
+    #[test]
+    fn preparing_a_command_does_not_run_it() {
+        let session = session();
+        let statement = session.prepare("CREATE TABLE t AS SELECT 1 AS a").unwrap();
+        assert!(!statement.is_query && statement.schema.fields().is_empty());
+        assert!(session.tables().unwrap().is_empty());
+        session.run_statement(statement, &Cancellation::default()).unwrap();
+        assert_eq!(session.tables().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_cancellation_hits_its_own_statement_only() {
+        let session = session();
+        let (mine, other) = (Cancellation::default(), Cancellation::default());
+        let first = session.prepare("SELECT 1").unwrap();
+        let second = session.prepare("SELECT 2").unwrap();
+        let mut running = session.run_statement(first, &mine).unwrap();
+        let mut beside = session.run_statement(second, &other).unwrap();
+        mine.cancel();
+        assert!(matches!(running.next(), Some(Err(EngineError::Cancelled))));
+        assert!(matches!(beside.next(), Some(Ok(_))));
+        let late = session.prepare("SELECT 3").unwrap();
+        assert!(matches!(session.run_statement(late, &mine), Err(EngineError::Cancelled)));
+    }
+}
