@@ -7,6 +7,11 @@
 //!                                                 └─ data: outputs fetched over Arrow Flight ─▶ other workers
 //! ```
 
+mod error;
+pub mod security;
+
+pub use error::{Result, ServerError};
+
 /// The messages of `proto/control.proto`.
 pub mod control {
     #![allow(missing_docs, clippy::all, clippy::pedantic)]
