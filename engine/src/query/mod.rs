@@ -210,7 +210,12 @@ impl QueryRun {
 }
 
 fn shape(stage: &QueryStage) -> StageShape {
-    StageShape { tasks: stage.tasks, inputs: stage.inputs.clone() }
+    StageShape {
+        tasks: stage.tasks,
+        inputs: stage.inputs.clone(),
+        place: stage.place,
+        replayable: stage.replayable,
+    }
 }
 
 impl TaskRunner for QueryRun {

@@ -12,8 +12,20 @@ use crate::physical::{Aggregate, AggregateCall, Scan, Sort};
 
 /// Aggregate functions whose result does not depend on the order of the rows, if it is exact.
 const ORDER_FREE: [&str; 14] = [
-    "count", "sum", "avg", "mean", "min", "max", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor",
-    "approx_distinct", "grouping", "every",
+    "count",
+    "sum",
+    "avg",
+    "mean",
+    "min",
+    "max",
+    "bool_and",
+    "bool_or",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "approx_distinct",
+    "grouping",
+    "every",
 ];
 
 impl StageWork {

@@ -69,8 +69,13 @@ pub fn split_at_join(stage: &QueryStage, build: StageId, front: StageId, partiti
     inputs.extend(stage.inputs.iter().filter(|e| work.branches.iter().any(|b| reads(b, e.from))));
     let (tasks_in_front, tasks_of_rest) = (tasks(&in_front), tasks(&work.branches));
     let in_front = StageWork { branches: in_front, sink, sink_schema, sink_operator };
-    let part = |id, tasks, inputs, work: StageWork| {
-        Stage { id, tasks, inputs, place: stage.place, replayable: work.is_replayable(), work }
+    let part = |id, tasks, inputs, work: StageWork| Stage {
+        id,
+        tasks,
+        inputs,
+        place: stage.place,
+        replayable: work.is_replayable(),
+        work,
     };
     let rest = part(stage.id, tasks_of_rest, inputs, work);
     let front = part(front, tasks_in_front, stage.inputs.clone(), in_front);
