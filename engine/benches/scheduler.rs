@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use dovetail_engine::scheduler::events::{Action, Event, GraphShape, QueryId, StageShape, WorkerId};
 use dovetail_engine::scheduler::state::Scheduler;
-use dovetail_planner::graph::{Edge, EdgeKind, StageId};
+use dovetail_planner::graph::{Edge, EdgeKind, Place, StageId};
 
 struct Counting;
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -46,6 +46,8 @@ fn chain(stages: u32, tasks: u32, kind: EdgeKind) -> impl Fn() -> GraphShape {
             .map(|s| StageShape {
                 tasks,
                 inputs: s.checked_sub(1).map(|p| Edge { from: StageId(p), kind }).into_iter().collect(),
+                place: Place::Anywhere,
+                replayable: true,
             })
             .collect(),
         results: vec![StageId(stages - 1)],
@@ -61,21 +63,26 @@ fn run(name: &str, make: impl Fn() -> GraphShape) {
     let start = Instant::now();
     let mut scheduler = Scheduler::new();
     let mut actions = vec![];
-    scheduler.handle(Event::WorkerJoined { worker, slots: 64 }, &mut actions);
+    scheduler.handle(Event::WorkerJoined { worker, slots: 64, home: true }, &mut actions);
     scheduler.handle(Event::GraphSubmitted { query, shape }, &mut actions);
     let mut running = VecDeque::new();
     let mut ended = 0u64;
     loop {
         for action in actions.drain(..) {
             match action {
-                Action::Run { task, .. } => running.push_back(task),
-                Action::Stop { .. } | Action::Abandon { .. } => panic!("nothing failed"),
+                Action::Run { output, .. } => running.push_back(output),
                 Action::Release { .. } | Action::Finish { .. } => {}
+                Action::Stop { .. }
+                | Action::Abandon { .. }
+                | Action::Cancel { .. }
+                | Action::Discard { .. }
+                | Action::Dismiss { .. }
+                | Action::Disconnect { .. } => panic!("nothing failed"),
             }
         }
-        let Some(task) = running.pop_front() else { break };
+        let Some(output) = running.pop_front() else { break };
         ended += 1;
-        scheduler.handle(Event::TaskFinished { query, task, worker }, &mut actions);
+        scheduler.handle(Event::TaskFinished { query, output, worker }, &mut actions);
     }
     let seconds = start.elapsed().as_secs_f64();
     assert_eq!(ended, total, "every task ran");

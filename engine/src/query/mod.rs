@@ -241,7 +241,12 @@ fn scalar_value(work: &StageWork, output: &Output) -> Result<ScalarValue> {
 }
 
 fn shape(stage: &QueryStage) -> StageShape {
-    StageShape { tasks: stage.tasks, inputs: stage.inputs.clone() }
+    StageShape {
+        tasks: stage.tasks,
+        inputs: stage.inputs.clone(),
+        place: stage.place,
+        replayable: stage.replayable,
+    }
 }
 
 impl TaskRunner for QueryRun {

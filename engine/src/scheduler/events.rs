@@ -143,15 +143,22 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// A task failed for good.
-    Failed { task: TaskId },
+    Failed {
+        task: TaskId,
+    },
     /// A task has failed so often that it is given up, or its inputs were lost so often.
-    GivenUp { task: TaskId, attempts: u32 },
+    GivenUp {
+        task: TaskId,
+        attempts: u32,
+    },
     Cancelled,
     /// No worker has been there for [`WAIT_FOR_WORKERS_MS`](super::state::WAIT_FOR_WORKERS_MS).
     NoWorkers,
     /// An output was lost that cannot be made again as it was, and some of it had been read. The query as a
     /// whole can be run again.
-    NotReplayable { task: TaskId },
+    NotReplayable {
+        task: TaskId,
+    },
 }
 
 /// Something is to be done.

@@ -4,7 +4,10 @@
 //! turns its actions into running tasks and reports back with events:
 //!
 //! - [`threads::ThreadPool`]: a fixed pool of threads, the default;
-//! - [`synchronous::run`]: the calling thread, in a deterministic order.
+//! - [`synchronous::run`]: the calling thread, in a deterministic order;
+//! - the scheduler process of a cluster, with workers in other processes.
+//!
+//! The first two have one worker that is never lost, and so run every task once.
 //!
 //! The work itself is behind [`TaskRunner`]: the scheduler sees stages, tasks and edges only.
 
@@ -15,7 +18,7 @@ pub mod threads;
 
 use dovetail_planner::graph::{StageId, TaskId};
 
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use events::StageSplit;
 
 /// Does the work of one submitted graph. Called by the driver's threads, several at a time.
@@ -42,6 +45,6 @@ fn run_caught(runner: &dyn TaskRunner, task: TaskId) -> Result<()> {
             .map(|s| s.to_string())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "a task panicked".into());
-        Err(crate::EngineError::internal(text))
+        Err(EngineError::internal(text))
     })
 }

@@ -11,10 +11,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use dovetail_planner::graph::{TaskGraph, TaskId};
+use dovetail_planner::graph::TaskGraph;
 use parking_lot::{Condvar, Mutex};
 
-use super::events::{Action, Event, GraphShape, QueryId, WorkerId};
+use super::events::{Action, Event, Failure, GraphShape, OutputId, QueryId, WorkerId};
 use super::state::Scheduler;
 use super::{TaskRunner, run_caught};
 use crate::error::{EngineError, Result};
@@ -42,7 +42,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     scheduler: Scheduler,
-    queue: VecDeque<(QueryId, TaskId)>,
+    queue: VecDeque<(QueryId, OutputId)>,
     queries: HashMap<QueryId, Running>,
     next_query: u64,
     closing: bool,
@@ -68,7 +68,7 @@ impl ThreadPool {
             .state
             .lock()
             .scheduler
-            .handle(Event::WorkerJoined { worker: WORKER, slots: threads as u32 }, &mut actions);
+            .handle(Event::WorkerJoined { worker: WORKER, slots: threads as u32, home: true }, &mut actions);
         let mut pool = ThreadPool { shared, threads: vec![] };
         for number in 0..threads {
             let shared = pool.shared.clone();
@@ -113,7 +113,7 @@ impl Shared {
     fn work_until_closed(&self) {
         let mut state = self.state.lock();
         loop {
-            let Some((query, task)) = state.queue.pop_front() else {
+            let Some((query, output)) = state.queue.pop_front() else {
                 if state.closing {
                     return;
                 }
@@ -122,22 +122,23 @@ impl Shared {
             };
             let runner = state.queries[&query].runner.clone();
             drop(state);
-            let result = run_caught(runner.as_ref(), task);
+            let result = run_caught(runner.as_ref(), output.task);
             state = self.state.lock();
             // With the lock held: new stages are numbered in the order in which the state machine hears of them.
-            let event = match result.and_then(|()| runner.splits(task)) {
+            let event = match result.and_then(|()| runner.splits(output.task)) {
                 Ok(splits) => {
                     for split in splits {
                         self.handle(&mut state, Event::StageSplit { query, split });
                     }
-                    Event::TaskFinished { query, task, worker: WORKER }
+                    Event::TaskFinished { query, output, worker: WORKER }
                 }
                 Err(e) => {
                     if let Some(running) = state.queries.get_mut(&query) {
                         // What follows a failure is mostly "cancelled": the first one is the reason.
                         running.failure.get_or_insert(e);
                     }
-                    Event::TaskFailed { query, task, worker: WORKER }
+                    // There is no other place where it could go better.
+                    Event::TaskFailed { query, output, worker: WORKER, failure: Failure::Fatal }
                 }
             };
             drop(runner);
@@ -151,8 +152,8 @@ impl Shared {
         state.scheduler.handle(event, &mut actions);
         for action in actions {
             match action {
-                Action::Run { query, task, .. } => {
-                    state.queue.push_back((query, task));
+                Action::Run { query, output, .. } => {
+                    state.queue.push_back((query, output));
                     self.work.notify_one();
                 }
                 Action::Release { query, stage } => {
@@ -165,12 +166,17 @@ impl Shared {
                         running.runner.cancel();
                     }
                 }
-                Action::Finish { query } | Action::Abandon { query } => {
+                Action::Finish { query } | Action::Abandon { query, .. } => {
                     if let Some(running) = state.queries.get_mut(&query) {
                         running.ended = true;
                     }
                     self.ended.notify_all();
                 }
+                // The one worker is neither lost nor slow: no task is ever run twice.
+                Action::Cancel { .. }
+                | Action::Discard { .. }
+                | Action::Dismiss { .. }
+                | Action::Disconnect { .. } => {}
             }
         }
     }
@@ -180,7 +186,7 @@ impl Shared {
 mod tests {
     use super::super::events::StageSplit;
     use super::*;
-    use dovetail_planner::graph::{Edge, EdgeKind, Stage, StageId};
+    use dovetail_planner::graph::{Edge, EdgeKind, Place, Stage, StageId, TaskId};
     use std::sync::atomic::{AtomicU32, Ordering};
 
     struct Counting {
@@ -205,13 +211,15 @@ mod tests {
 
     fn graph() -> TaskGraph<()> {
         let edge = Edge { from: StageId(0), kind: EdgeKind::Hash };
-        TaskGraph {
-            stages: vec![
-                Stage { id: StageId(0), tasks: 50, inputs: vec![], work: () },
-                Stage { id: StageId(1), tasks: 50, inputs: vec![edge], work: () },
-            ],
-            results: vec![StageId(1)],
-        }
+        let stage = |id, inputs| Stage {
+            id: StageId(id),
+            tasks: 50,
+            inputs,
+            place: Place::Anywhere,
+            replayable: true,
+            work: (),
+        };
+        TaskGraph { stages: vec![stage(0, vec![]), stage(1, vec![edge])], results: vec![StageId(1)] }
     }
 
     #[test]
