@@ -40,6 +40,9 @@ pub enum ServerError {
     /// The server ended, not because it was asked to.
     #[error("the server at {address} ended: {problem}")]
     Ended { address: SocketAddr, problem: String },
+    /// What the engine says of its settings.
+    #[error("{0}")]
+    Engine(String),
     /// The operating system does not give what a server needs.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),

@@ -7,9 +7,15 @@
 //!                                                 └─ data: outputs fetched over Arrow Flight ─▶ other workers
 //! ```
 
+pub mod cluster;
+mod connect;
+mod data;
 mod error;
+mod host;
 pub mod security;
+pub mod worker;
 
+pub use connect::Connector;
 pub use error::{Result, ServerError};
 
 /// The messages of `proto/control.proto`.

@@ -222,6 +222,11 @@ impl PlacedRun {
         }
     }
 
+    /// Asks all attempts that run now to stop.
+    pub fn stop_attempts(&self) {
+        self.running.lock().values().for_each(|context| context.cancel());
+    }
+
     /// Asks everything to stop.
     pub fn cancel(&self) {
         self.surroundings.context.cancel();

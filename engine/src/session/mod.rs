@@ -14,13 +14,14 @@
 //! What always holds: a statement sees one snapshot of the catalog; its result is complete or an error;
 //! statements may run from several threads at once.
 
+pub mod cluster;
 mod command;
 mod explain;
 mod options;
 mod run;
 mod statement;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
@@ -35,6 +36,7 @@ use crate::memory::{Governor, MemoryUse, SpillSpace};
 use crate::scheduler::threads::ThreadPool;
 use crate::task::QueryContext;
 
+use cluster::Cluster;
 pub use options::{SchedulerKind, SessionOptions};
 pub use statement::{Cancellation, Statement};
 
@@ -47,6 +49,7 @@ pub struct Session {
     running: Arc<Running>,
     memory: Governor,
     spill: SpillSpace,
+    cluster: OnceLock<Arc<dyn Cluster>>,
     /// Does the network I/O of remote tables. Dropped last.
     _runtime: tokio::runtime::Runtime,
 }
@@ -168,8 +171,20 @@ impl Session {
             options,
             pool,
             running: Arc::default(),
+            cluster: OnceLock::new(),
             _runtime: runtime,
         })
+    }
+
+    /// Lets a cluster run the session's queries from now on, while it has workers. Once only.
+    pub fn attach_cluster(&self, cluster: Arc<dyn Cluster>) {
+        let before = self.cluster.set(cluster);
+        assert!(before.is_ok(), "a session has one cluster");
+    }
+
+    /// The tables and files that the session's queries read.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.clone()
     }
 
     /// Splits a script into its statements.

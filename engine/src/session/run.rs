@@ -10,6 +10,7 @@ use dovetail_planner::lower::{Lowered, Parallelism, Sharing, lower};
 use dovetail_planner::physical::Query;
 use dovetail_planner::plan_query;
 
+use super::cluster::{Cluster, ClusterQuery};
 use super::{Cancellation, RunningGuard, SchedulerKind, Session};
 use crate::error::{EngineError, Result};
 use crate::exchange::KeptReader;
@@ -25,6 +26,8 @@ const PARTITIONS_PER_THREAD: usize = 4;
 pub struct Planned {
     pub query: Query,
     pub lowered: Lowered,
+    /// Who runs it; none is the session itself.
+    cluster: Option<Arc<dyn Cluster>>,
 }
 
 /// What a query run left: its rows, and the counters of its operators. Can be cancelled until it is dropped.
@@ -49,8 +52,10 @@ impl Session {
     /// Plans a query for this session's threads.
     pub(super) fn plan(&self, plan: LogicalPlan, snapshot: &CatalogSnapshot) -> Result<Planned> {
         let query = plan_query(plan, snapshot)?;
-        let lowered = lower(&query, self.parallelism())?;
-        Ok(Planned { query, lowered })
+        let cluster = self.cluster.get().and_then(|cluster| Some((cluster.clone(), cluster.parallelism()?)));
+        let (cluster, parallelism) = cluster.unzip();
+        let lowered = lower(&query, parallelism.unwrap_or_else(|| self.parallelism()))?;
+        Ok(Planned { query, lowered, cluster })
     }
 
     /// Runs a planned query, until its end or until it is stopped.
@@ -63,6 +68,17 @@ impl Session {
         ));
         let running = self.running.enter(context.clone());
         cancellation.attach(&context);
+        if let Some(cluster) = &planned.cluster {
+            let rows = cluster.run(ClusterQuery {
+                graph: graph.clone(),
+                result: *result,
+                catalog: self.catalog.clone(),
+                context: context.clone(),
+                operators: planned.query.operator_count(),
+            })?;
+            let rows = KeptReader::taking(rows);
+            return Ok(Ran { schema: schema.clone(), rows, context, _running: running });
+        }
         let run =
             Arc::new(QueryRun::new(graph, self.catalog.clone(), context.clone(), WorkTables::default()));
         match (&self.pool, self.options.scheduler) {

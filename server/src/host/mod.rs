@@ -66,6 +66,14 @@ impl Host {
         }
     }
 
+    /// Drops a query whose rows may still be read, and whose caller decides when it is over.
+    pub fn forget(&self, query: u64) {
+        let run = self.runs.lock().remove(&query);
+        if let Some(run) = run {
+            run.stop_attempts();
+        }
+    }
+
     /// [`Self::end`] of all queries.
     pub fn end_all(&self) {
         let runs = std::mem::take(&mut *self.runs.lock());

@@ -1,0 +1,514 @@
+//! The distributed driver: one thread, one queue, the scheduler's state machine.
+//!
+//! What always holds: inputs are handled one after the other, each to its end, without waiting for anybody; what
+//! the state machine asks for is carried out in its order; a query's caller gets exactly one answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use dovetail_engine::exchange::{Fetcher, KeptRows};
+use dovetail_engine::query::placed::{Placement, PlacedRun, Report, Surroundings};
+use dovetail_engine::scheduler::events::{
+    Action, Cause, Event, Failure, GraphShape, OutputId, QueryId, WorkerId,
+};
+use dovetail_engine::scheduler::state::{LEASE_MS, Scheduler, WAIT_FOR_WORKERS_MS};
+use dovetail_engine::session::cluster::ClusterQuery;
+use dovetail_engine::task::OperatorCounts;
+use dovetail_engine::{EngineError, Result};
+use dovetail_planner::graph::{StageId, TaskId};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+use super::ClusterHandle;
+use super::messages;
+use super::queries::{Query, Reply};
+use super::workers::{Outbound, Worker, Workers};
+use crate::control::scheduler_message::Message;
+use crate::control::{self, worker_message};
+use crate::host::{Ends, Host, failure_of};
+
+/// The scheduler's own process.
+const HOME: WorkerId = WorkerId(0);
+
+/// Tasks at home, which bring results to their readers.
+const HOME_SLOTS: u32 = 4;
+
+/// Between two looks at the clock.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Times that a query is begun anew.
+const RESTARTS_MAX: u32 = 3;
+
+/// Something has happened.
+pub enum Input {
+    Submitted {
+        query: Box<ClusterQuery>,
+        reply: Reply,
+    },
+    WorkerJoined {
+        hello: Box<control::Hello>,
+        outbound: Outbound,
+        welcome: oneshot::Sender<WorkerId>,
+    },
+    WorkerSaid {
+        worker: WorkerId,
+        message: Box<worker_message::Message>,
+    },
+    WorkerGone {
+        worker: WorkerId,
+    },
+    EndedAtHome {
+        query: u64,
+        output: OutputId,
+        result: Result<(Report, Vec<OperatorCounts>)>,
+    },
+    Ticked,
+}
+
+/// Starts the driver's thread. The host is the scheduler's own, for what runs at home and for tables in memory.
+pub fn start(runtime: &Handle, fetcher: Arc<dyn Fetcher>) -> std::io::Result<(ClusterHandle, Arc<Host>)> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let host = Arc::new(Host::new(HOME_SLOTS as usize, Arc::new(HomeEnds(sender.clone())))?);
+    let slots = Arc::new(AtomicU32::new(0));
+    let mut driver = Driver {
+        scheduler: Scheduler::new(),
+        started: Instant::now(),
+        host: host.clone(),
+        fetcher,
+        workers: Workers::new(),
+        queries: BTreeMap::new(),
+        next_query: 0,
+        next_worker: HOME.0 + 1,
+        slots: slots.clone(),
+        actions: vec![],
+    };
+    let ticks = sender.downgrade();
+    runtime.spawn(async move {
+        let mut interval = tokio::time::interval(TICK);
+        loop {
+            interval.tick().await;
+            let Some(sender) = ticks.upgrade() else { return };
+            if sender.send(Input::Ticked).is_err() {
+                return;
+            }
+        }
+    });
+    std::thread::Builder::new().name("dovetail-driver".into()).spawn(move || driver.drive(receiver))?;
+    Ok((ClusterHandle { driver: sender, slots }, host))
+}
+
+struct HomeEnds(mpsc::UnboundedSender<Input>);
+
+impl Ends for HomeEnds {
+    fn ended(&self, query: u64, output: OutputId, result: Result<(Report, Vec<OperatorCounts>)>) {
+        // The driver ends only with the process.
+        let _ = self.0.send(Input::EndedAtHome { query, output, result });
+    }
+}
+
+struct Driver {
+    scheduler: Scheduler,
+    started: Instant,
+    host: Arc<Host>,
+    fetcher: Arc<dyn Fetcher>,
+    workers: Workers,
+    queries: BTreeMap<QueryId, Query>,
+    next_query: u64,
+    next_worker: u32,
+    slots: Arc<AtomicU32>,
+    actions: Vec<Action>,
+}
+
+impl Driver {
+    fn drive(&mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
+        self.tell(Event::WorkerJoined { worker: HOME, slots: HOME_SLOTS, home: true });
+        while let Some(input) = inputs.blocking_recv() {
+            self.take(input);
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Submitted { query, reply } => self.submit(*query, reply, 0),
+            Input::WorkerJoined { hello, outbound, welcome } => self.joined(*hello, outbound, welcome),
+            Input::WorkerSaid { worker, message } => self.said(worker, *message),
+            Input::WorkerGone { worker } => self.gone(worker),
+            Input::EndedAtHome { query, output, result } => match result {
+                Ok((report, counts)) => self.finished(QueryId(query), output, HOME, report, &counts),
+                Err(error) => self.failed(QueryId(query), output, HOME, failure_of(&error), error),
+            },
+            Input::Ticked => self.ticked(),
+        }
+    }
+
+    /// Tells the state machine, and does what it asks for.
+    fn tell(&mut self, event: Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.scheduler.handle(event, &mut actions);
+        for action in actions.drain(..) {
+            self.act(action);
+        }
+        self.actions = actions;
+    }
+
+    fn submit(&mut self, asked: ClusterQuery, reply: Reply, restarts: u32) {
+        let id = QueryId(self.next_query);
+        self.next_query += 1;
+        asked.context.tasks.store(asked.graph.task_count(), Ordering::Relaxed);
+        asked.context.tasks_done.store(0, Ordering::Relaxed);
+        let surroundings = Surroundings {
+            query: id.0,
+            catalog: asked.catalog.clone(),
+            memory_tables: asked.catalog.clone(),
+            context: asked.context.clone(),
+            fetcher: self.fetcher.clone(),
+        };
+        self.host.begin(id.0, PlacedRun::new(asked.graph.clone(), surroundings));
+        let shape = GraphShape::of(&asked.graph);
+        tracing::info!(query = id.0, tasks = asked.graph.task_count(), restarts, "query begins");
+        self.queries.insert(id, Query::new(asked, reply, restarts));
+        self.tell(Event::GraphSubmitted { query: id, shape });
+    }
+
+    fn joined(&mut self, hello: control::Hello, outbound: Outbound, welcome: oneshot::Sender<WorkerId>) {
+        let worker = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        tracing::info!(worker = worker.0, name = hello.name, slots = hello.slots, "worker joins");
+        let slots = hello.slots;
+        let new = Worker::new(hello, outbound);
+        new.send(Message::Welcome(control::Welcome { worker: worker.0, lease_ms: LEASE_MS as u32 }));
+        if welcome.send(worker).is_err() {
+            return;
+        }
+        self.workers.insert(worker, new);
+        self.count_slots();
+        self.tell(Event::WorkerJoined { worker, slots, home: false });
+    }
+
+    fn count_slots(&self) {
+        self.slots.store(self.workers.values().map(|w| w.hello.slots).sum(), Ordering::Relaxed);
+    }
+
+    fn gone(&mut self, worker: WorkerId) {
+        if let Some(gone) = self.workers.remove(&worker) {
+            tracing::warn!(worker = worker.0, name = gone.hello.name, "worker is gone");
+            self.count_slots();
+            self.tell(Event::WorkerLost { worker });
+        }
+    }
+
+    fn said(&mut self, worker: WorkerId, message: worker_message::Message) {
+        if !self.workers.contains_key(&worker) {
+            return;
+        }
+        match message {
+            worker_message::Message::Hello(_) => {}
+            worker_message::Message::Heartbeat(_) => self.tell(Event::WorkerHeard { worker }),
+            worker_message::Message::Leaving(_) => self.tell(Event::WorkerLeaving { worker }),
+            worker_message::Message::Finished(finished) => {
+                let report = finished.report.unwrap_or_default();
+                let counts: Vec<OperatorCounts> = serde_json::from_slice(&finished.counts).unwrap_or_default();
+                match (finished.output, messages::report(report)) {
+                    (Some(output), Ok(report)) => {
+                        self.finished(QueryId(output.query), output.id(), worker, report, &counts);
+                    }
+                    (_, Err(problem)) => self.cut(worker, &problem),
+                    (None, _) => self.cut(worker, "the end of nothing"),
+                }
+            }
+            worker_message::Message::Failed(failed) => {
+                let failure: Option<Failure> = serde_json::from_str(&failed.failure).ok();
+                match (failed.output, failure) {
+                    (Some(output), Some(failure)) => {
+                        let error = error_of(&failure, failed.message);
+                        self.failed(QueryId(output.query), output.id(), worker, failure, error);
+                    }
+                    _ => self.cut(worker, "a failure that is none"),
+                }
+            }
+        }
+    }
+
+    /// Cuts off a worker that does not speak our language.
+    fn cut(&mut self, worker: WorkerId, problem: &str) {
+        tracing::error!(worker = worker.0, problem, "a worker is cut off");
+        self.gone(worker);
+    }
+
+    fn finished(
+        &mut self,
+        id: QueryId,
+        output: OutputId,
+        worker: WorkerId,
+        report: Report,
+        counts: &[OperatorCounts],
+    ) {
+        let is_wanted = self.scheduler.is_wanted(id, output, worker);
+        let mut splits = vec![];
+        if is_wanted && let Some(query) = self.queries.get_mut(&id) {
+            let context = &query.asked.context;
+            context.metrics.add(counts);
+            context.tasks_done.fetch_add(1, Ordering::Relaxed);
+            let scheduler = &self.scheduler;
+            let change = query.reported(output, report, |stage| scheduler.can_split(id, stage));
+            if !change.stages.is_empty() {
+                let more: u32 = change.splits.iter().map(|s| s.front.tasks).sum();
+                query.asked.context.tasks.fetch_add(more.into(), Ordering::Relaxed);
+                self.tell_changed(id, &change.stages);
+            }
+            splits = change.splits;
+        }
+        for split in splits {
+            self.tell(Event::StageSplit { query: id, split });
+        }
+        self.tell(Event::TaskFinished { query: id, output, worker });
+    }
+
+    /// Tells everybody who knows the query that stages are other than they were.
+    fn tell_changed(&mut self, id: QueryId, stages: &[dovetail_planner::pipeline::QueryStage]) {
+        if let Some(run) = self.host.run_of(id.0)
+            && let Err(error) = run.change(stages.to_vec())
+        {
+            tracing::error!("{error}");
+        }
+        let json = bytes::Bytes::from(serde_json::to_vec(stages).expect("invariant: stages serialise"));
+        for worker in self.workers.values().filter(|w| w.has_begun(id)) {
+            worker.send(Message::Split(control::Split { query: id.0, stages: json.clone() }));
+        }
+    }
+
+    fn failed(
+        &mut self,
+        id: QueryId,
+        output: OutputId,
+        worker: WorkerId,
+        failure: Failure,
+        error: EngineError,
+    ) {
+        if let Some(query) = self.queries.get_mut(&id) {
+            let task = output.task;
+            tracing::info!(query = id.0, stage = task.stage.0, task = task.partition, %error, "a task has failed");
+            query.failed_attempts += 1;
+            match failure {
+                Failure::Fatal => drop(query.failure.get_or_insert(error)),
+                // Kept for the case that it is given up; what follows a cancellation is no reason.
+                Failure::Transient | Failure::InputLost(_) if query.failure.is_none() => {
+                    query.failure = Some(error)
+                }
+                Failure::Transient | Failure::InputLost(_) | Failure::Stopped => {}
+            }
+        }
+        self.tell(Event::TaskFailed { query: id, output, worker, failure });
+    }
+
+    fn ticked(&mut self) {
+        let cancelled: Vec<QueryId> = self
+            .queries
+            .iter_mut()
+            .filter(|(_, q)| !q.is_cancelled && q.asked.context.check_cancelled().is_err())
+            .map(|(id, q)| {
+                q.is_cancelled = true;
+                *id
+            })
+            .collect();
+        for query in cancelled {
+            self.tell(Event::QueryCancelled { query });
+        }
+        self.tell(Event::Ticked { now_ms: self.started.elapsed().as_millis() as u64 });
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Run { query, output, worker } => self.run(query, output, worker),
+            Action::Cancel { query, output, worker } => match self.workers.get(&worker) {
+                Some(w) => {
+                    let output = Some(control::Output::of(query.0, output));
+                    w.send(Message::Cancel(control::Cancel { output }));
+                }
+                None => {
+                    if let Some(run) = self.host.run_of(query.0) {
+                        run.cancel_attempt(output);
+                    }
+                }
+            },
+            Action::Discard { query, output, worker } => match self.workers.get(&worker) {
+                Some(w) => {
+                    let output = Some(control::Output::of(query.0, output));
+                    w.send(Message::Discard(control::Discard { output }));
+                }
+                None => {
+                    if let Some(run) = self.host.run_of(query.0) {
+                        run.discard(output);
+                    }
+                }
+            },
+            Action::Release { query, stage } => self.release(query, stage),
+            Action::Stop { query } => {
+                for worker in self.workers.values().filter(|w| w.has_begun(query)) {
+                    worker.send(Message::Stop(control::Stop { query: query.0 }));
+                }
+                if let Some(run) = self.host.run_of(query.0) {
+                    run.stop_attempts();
+                }
+            }
+            Action::Finish { query } => {
+                let rows = self.rows(query);
+                self.end(query, rows);
+            }
+            Action::Abandon { query, cause } => self.abandon(query, cause),
+            Action::Dismiss { worker } => {
+                if let Some(w) = self.workers.get(&worker) {
+                    tracing::info!(worker = worker.0, "worker may go");
+                    w.send(Message::Dismiss(control::Dismiss {}));
+                }
+            }
+            Action::Disconnect { worker } => {
+                if let Some(silent) = self.workers.remove(&worker) {
+                    tracing::warn!(worker = worker.0, name = silent.hello.name, "worker is silent: taken for lost");
+                    self.count_slots();
+                }
+            }
+        }
+    }
+
+    fn release(&mut self, id: QueryId, stage: StageId) {
+        for worker in self.workers.values().filter(|w| w.has_begun(id)) {
+            worker.send(Message::Release(control::Release { query: id.0, stage: stage.0 }));
+        }
+        if let Some(run) = self.host.run_of(id.0) {
+            run.release(stage);
+        }
+        if let Some(query) = self.queries.get_mut(&id) {
+            query.reports.retain(|output, _| output.task.stage != stage);
+        }
+    }
+
+    /// Sends a task, and before it whatever it needs to know.
+    fn run(&mut self, id: QueryId, output: OutputId, worker: WorkerId) {
+        let Some(query) = self.queries.get(&id) else { return };
+        let mut placements = vec![];
+        for stage in query.inputs(output.task.stage) {
+            for partition in 0..query.stages[stage.0 as usize].tasks {
+                let task = TaskId { stage, partition };
+                let Some((attempt, holder)) = self.scheduler.output(id, task) else { continue };
+                let input = OutputId { task, attempt };
+                let Some(report) = query.reports.get(&input) else { continue };
+                let place = match self.workers.get(&holder) {
+                    Some(holder) => Some(holder.hello.address.clone()),
+                    None if holder == HOME => None,
+                    // It has just been lost; the task will be told so by what it reads.
+                    None => continue,
+                };
+                placements.push((Placement { output: input, place, report: report.clone() }, holder));
+            }
+        }
+        match self.workers.get_mut(&worker) {
+            Some(w) => {
+                if !w.knows(id) {
+                    let graph = dovetail_planner::graph::TaskGraph {
+                        stages: query.stages.clone(),
+                        results: query.asked.graph.results.clone(),
+                    };
+                    let graph = serde_json::to_vec(&graph).expect("invariant: graphs serialise").into();
+                    let operators = query.asked.operators as u32;
+                    w.send(Message::Begin(control::Begin { query: id.0, graph, operators }));
+                }
+                for (placement, holder) in placements {
+                    if w.knows_place(id, placement.output) {
+                        continue;
+                    }
+                    let output = Some(control::Output::of(id.0, placement.output));
+                    // Nothing for what is there already.
+                    let address = placement.place.filter(|_| holder != worker).unwrap_or_default();
+                    let report = Some(control::Report::from(&*placement.report));
+                    w.send(Message::Placed(control::Placed { output, address, report }));
+                }
+                let output = Some(control::Output::of(id.0, output));
+                w.send(Message::Run(control::Run { output }));
+            }
+            None if worker == HOME => {
+                let Some(run) = self.host.run_of(id.0) else { return };
+                for (placement, _) in placements {
+                    if let Err(error) = run.place(placement) {
+                        tracing::error!("{error}");
+                    }
+                }
+                self.host.start(id.0, output);
+            }
+            // The state machine hears of the loss next.
+            None => {}
+        }
+    }
+
+    /// The rows that the last stage has brought home.
+    fn rows(&self, id: QueryId) -> Result<Vec<Arc<KeptRows>>> {
+        let missing = || EngineError::internal("a query has ended without its rows");
+        let query = self.queries.get(&id).ok_or_else(missing)?;
+        let run = self.host.run_of(id.0).ok_or_else(missing)?;
+        let results = query.reports.keys().filter(|o| o.task.stage == query.asked.result);
+        results.map(|output| run.kept(*output)).collect()
+    }
+
+    /// Answers, and forgets the query everywhere.
+    fn end(&mut self, id: QueryId, answer: Result<Vec<Arc<KeptRows>>>) {
+        self.forget(id);
+        if let Some(query) = self.queries.remove(&id) {
+            tracing::info!(query = id.0, is_ok = answer.is_ok(), "query ends");
+            // Who has asked may be gone.
+            let _ = query.reply.send(answer);
+        }
+    }
+
+    fn forget(&mut self, id: QueryId) {
+        for worker in self.workers.values_mut().filter(|w| w.has_begun(id)) {
+            worker.send(Message::End(control::End { query: id.0 }));
+            worker.forget(id);
+        }
+        self.host.forget(id.0);
+    }
+
+    fn abandon(&mut self, id: QueryId, cause: Cause) {
+        let Some(query) = self.queries.get_mut(&id) else { return };
+        let failure = query.failure.take();
+        let error = match cause {
+            Cause::Cancelled => EngineError::Cancelled,
+            Cause::Failed { .. } => failure.unwrap_or_else(|| EngineError::internal("a task has failed")),
+            Cause::GivenUp { task, attempts } => {
+                let last = failure.map_or(String::new(), |e| format!("; the first failure was: {e}"));
+                EngineError::Resources(format!(
+                    "task {} of stage {} was given up after {attempts} attempts{last}",
+                    task.partition, task.stage.0
+                ))
+            }
+            Cause::NoWorkers => EngineError::Resources(format!(
+                "all workers are gone, and no new one has come for {} s; start one with `dovetail worker \
+                 --scheduler URL` and run the query again",
+                WAIT_FOR_WORKERS_MS / 1000
+            )),
+            Cause::NotReplayable { .. } if query.restarts < RESTARTS_MAX && !query.is_cancelled => {
+                self.forget(id);
+                if let Some(Query { asked, reply, restarts, .. }) = self.queries.remove(&id) {
+                    self.submit(asked, reply, restarts + 1);
+                }
+                return;
+            }
+            Cause::NotReplayable { .. } => EngineError::Resources(format!(
+                "workers were lost so often that the query was begun {} times without an end",
+                RESTARTS_MAX + 1
+            )),
+        };
+        self.end(id, Err(error));
+    }
+}
+
+/// An error that another process has met: its class is in the failure, its text is for the user.
+fn error_of(failure: &Failure, message: String) -> EngineError {
+    match failure {
+        Failure::Fatal => EngineError::Execution(message),
+        Failure::Transient => EngineError::Resources(message),
+        Failure::InputLost(outputs) => EngineError::Lost { outputs: outputs.clone(), message },
+        Failure::Stopped => EngineError::Cancelled,
+    }
+}

@@ -1,0 +1,127 @@
+//! The queries that the driver runs: their graphs as they are now, and what their tasks have reported.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use dovetail_engine::EngineError;
+use dovetail_engine::exchange::KeptRows;
+use dovetail_engine::operators::join::PARTITIONS;
+use dovetail_engine::query::placed::Report;
+use dovetail_engine::scheduler::events::{OutputId, StageShape, StageSplit};
+use dovetail_engine::session::cluster::ClusterQuery;
+use dovetail_planner::graph::StageId;
+use dovetail_planner::pipeline::{QueryStage, Sink, hold_build_rows, split_at_join};
+
+/// How the one who has asked is answered.
+pub type Reply = std::sync::mpsc::Sender<dovetail_engine::Result<Vec<Arc<KeptRows>>>>;
+
+/// A query on its way.
+pub struct Query {
+    pub asked: ClusterQuery,
+    pub reply: Reply,
+    /// Times that it was begun anew, because something was lost that cannot be made again as it was.
+    pub restarts: u32,
+    /// As they are now.
+    pub stages: Vec<QueryStage>,
+    pub reports: HashMap<OutputId, Arc<Report>>,
+    /// By build stage: whether it stays partitioned. Decided once.
+    decided: HashMap<StageId, bool>,
+    /// The first failure of a task, which is the reason of all that follow.
+    pub failure: Option<EngineError>,
+    /// Attempts that have failed, for messages.
+    pub failed_attempts: u32,
+    pub is_cancelled: bool,
+}
+
+/// What a report changes of the graph.
+#[derive(Default)]
+pub struct Change {
+    pub splits: Vec<StageSplit>,
+    /// Changed and new stages, in the order of their numbers as far as they are new.
+    pub stages: Vec<QueryStage>,
+}
+
+impl Query {
+    pub fn new(asked: ClusterQuery, reply: Reply, restarts: u32) -> Query {
+        Query {
+            stages: asked.graph.stages.clone(),
+            asked,
+            reply,
+            restarts,
+            reports: HashMap::new(),
+            decided: HashMap::new(),
+            failure: None,
+            failed_attempts: 0,
+            is_cancelled: false,
+        }
+    }
+
+    /// Takes a report in. What a join build says first of its place is decided for good; it may change stages,
+    /// of which `can_split` says whether they still may be.
+    pub fn reported(
+        &mut self,
+        output: OutputId,
+        mut report: Report,
+        can_split: impl Fn(StageId) -> bool,
+    ) -> Change {
+        let stage = output.task.stage;
+        let mut change = Change::default();
+        let is_build = matches!(self.stages[stage.0 as usize].work.sink, Sink::JoinBuild { .. });
+        if is_build {
+            match self.decided.get(&stage) {
+                Some(decided) => report.is_partitioned = *decided,
+                None => {
+                    self.decided.insert(stage, report.is_partitioned);
+                    if report.is_partitioned {
+                        change = self.split(stage, can_split);
+                    }
+                }
+            }
+        }
+        self.reports.insert(output, Arc::new(report));
+        change
+    }
+
+    fn split(&mut self, build: StageId, can_split: impl Fn(StageId) -> bool) -> Change {
+        let mut splits = vec![];
+        let mut changed = BTreeMap::new();
+        for number in 0..self.stages.len() {
+            let front = StageId(self.stages.len() as u32);
+            let Some(split) = split_at_join(&self.stages[number], build, front, PARTITIONS as u32) else {
+                continue;
+            };
+            if !can_split(split.rest.id) {
+                tracing::error!(stage = number, "a stage that has begun should be split");
+                continue;
+            }
+            let (mut front, mut rest) = (split.front, split.rest);
+            let sinks: Vec<Sink> = self.stages.iter().map(|s| s.work.sink.clone()).collect();
+            for stage in [&mut front, &mut rest] {
+                hold_build_rows(stage, |b| sinks.get(b.0 as usize));
+            }
+            splits.push(StageSplit { stage: rest.id, front: shape(&front), rest: shape(&rest) });
+            changed.insert(rest.id, rest.clone());
+            changed.insert(front.id, front.clone());
+            self.stages[number] = rest;
+            self.stages.push(front);
+        }
+        Change { splits, stages: changed.into_values().collect() }
+    }
+
+    /// The stages whose outputs a stage reads, each once.
+    pub fn inputs(&self, stage: StageId) -> Vec<StageId> {
+        let mut seen = HashSet::new();
+        let inputs = self.stages[stage.0 as usize].inputs.iter().map(|e| e.from);
+        inputs.filter(|from| seen.insert(*from)).collect()
+    }
+}
+
+/// A stage as the scheduler sees it.
+pub fn shape(stage: &QueryStage) -> StageShape {
+    StageShape {
+        tasks: stage.tasks,
+        inputs: stage.inputs.clone(),
+        place: stage.place,
+        replayable: stage.replayable,
+    }
+}

@@ -1,0 +1,84 @@
+//! The stream of each worker, between the network and the driver.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::ClusterHandle;
+use super::driver::Input;
+use super::messages::PROTOCOL;
+use super::workers::MESSAGES_MAX;
+use crate::control::control_server::Control;
+use crate::control::scheduler_message::Message;
+use crate::control::{Hello, Refused, SchedulerMessage, WorkerMessage, worker_message};
+
+/// The most slots that a worker may say it has.
+const SLOTS_MAX: u32 = 4096;
+
+/// Lets workers join.
+pub struct ControlService {
+    cluster: ClusterHandle,
+}
+
+impl ControlService {
+    pub fn new(cluster: ClusterHandle) -> Self {
+        ControlService { cluster }
+    }
+}
+
+type Messages = Pin<Box<dyn Stream<Item = Result<SchedulerMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    type JoinStream = Messages;
+
+    async fn join(&self, request: Request<Streaming<WorkerMessage>>) -> Result<Response<Messages>, Status> {
+        let mut inbound = request.into_inner();
+        let first = inbound.message().await?.and_then(|m| m.message);
+        let Some(worker_message::Message::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("a worker says hello first"));
+        };
+        if let Err(reason) = check(&hello) {
+            tracing::warn!(name = hello.name, reason, "a worker is refused");
+            let refused = SchedulerMessage { message: Some(Message::Refused(Refused { reason })) };
+            return Ok(Response::new(Box::pin(futures::stream::iter([Ok(refused)]))));
+        }
+        let (outbound, messages) = mpsc::channel(MESSAGES_MAX);
+        let (welcome, welcomed) = oneshot::channel();
+        let driver = self.cluster.driver.clone();
+        let gone = || Status::unavailable("the server is shutting down");
+        let joined = Input::WorkerJoined { hello: Box::new(hello), outbound, welcome };
+        driver.send(joined).map_err(|_| gone())?;
+        let worker = welcomed.await.map_err(|_| gone())?;
+        tokio::spawn(async move {
+            // A broken stream is its end.
+            while let Ok(Some(said)) = inbound.message().await {
+                let Some(message) = said.message else { continue };
+                if driver.send(Input::WorkerSaid { worker, message: Box::new(message) }).is_err() {
+                    return;
+                }
+            }
+            let _ = driver.send(Input::WorkerGone { worker });
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+}
+
+/// Whether the two sides understand each other.
+fn check(hello: &Hello) -> Result<(), String> {
+    let ours = env!("CARGO_PKG_VERSION");
+    if hello.protocol != PROTOCOL || hello.version != ours {
+        return Err(format!(
+            "the worker is of version {} (protocol {}), the scheduler of {ours} (protocol {PROTOCOL}); run the \
+             same version of dovetail on all machines",
+            hello.version, hello.protocol
+        ));
+    }
+    match hello.slots {
+        1..=SLOTS_MAX => Ok(()),
+        n => Err(format!("a worker cannot run {n} tasks at a time")),
+    }
+}

@@ -1,0 +1,250 @@
+//! One stay of a worker with a scheduler, from hello to the end of the stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_engine::query::placed::{PlacedRun, Report, Surroundings as QuerySurroundings};
+use dovetail_engine::scheduler::events::OutputId;
+use dovetail_engine::task::{OperatorCounts, QueryContext};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Surroundings;
+use crate::cluster::messages::{self, PROTOCOL};
+use crate::control::control_client::ControlClient;
+use crate::control::scheduler_message::Message;
+use crate::control::{self, WorkerMessage, worker_message};
+use crate::data::MESSAGE_BYTES_MAX;
+use crate::data::fetch::RemoteTables;
+use crate::error::{Result, ServerError};
+use crate::host::{Ends, Host, failure_of};
+
+/// Messages to the scheduler that wait to be sent.
+const MESSAGES_MAX: usize = 1 << 12;
+
+/// Heartbeats within a lease.
+const BEATS_PER_LEASE: u32 = 8;
+
+/// A leaving worker goes after this time, whatever is still needed of it: it will be made again.
+const LEAVE_MAX: Duration = Duration::from_secs(60);
+
+/// Why a stay has ended.
+pub enum Left {
+    Dismissed,
+    /// The connection is gone, or was never there.
+    Lost(String),
+}
+
+/// Sends the ends of tasks to whichever scheduler there is. Of tasks of an earlier stay nobody wants to know.
+#[derive(Default)]
+pub struct Reports {
+    outbound: Mutex<Option<mpsc::Sender<WorkerMessage>>>,
+}
+
+impl Ends for Reports {
+    fn ended(&self, query: u64, output: OutputId, result: dovetail_engine::Result<(Report, Vec<OperatorCounts>)>) {
+        let name = Some(control::Output::of(query, output));
+        let message = match result {
+            Ok((report, counts)) => worker_message::Message::Finished(control::TaskFinished {
+                output: name,
+                report: Some((&report).into()),
+                counts: serde_json::to_vec(&counts).expect("invariant: counters serialise").into(),
+            }),
+            Err(error) => worker_message::Message::Failed(control::TaskFailed {
+                output: name,
+                failure: serde_json::to_string(&failure_of(&error)).expect("invariant: failures serialise"),
+                message: error.to_string(),
+            }),
+        };
+        let outbound = self.outbound.lock().clone();
+        if let Some(outbound) = outbound {
+            // If the stream is gone, so is what the report is about.
+            let _ = outbound.blocking_send(WorkerMessage { message: Some(message) });
+        }
+    }
+}
+
+/// Joins and stays.
+///
+/// # Errors
+/// The scheduler refuses the worker, now and whenever it comes.
+pub async fn join(
+    surroundings: &Arc<Surroundings>,
+    host: &Arc<Host>,
+    reports: &Reports,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Left> {
+    let channel = match surroundings.connector.connect(&surroundings.options.scheduler).await {
+        Ok(channel) => channel,
+        Err(error) => return Ok(Left::Lost(error.to_string())),
+    };
+    let mut client = ControlClient::with_interceptor(channel, surroundings.connector.auth())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let (outbound, messages) = mpsc::channel(MESSAGES_MAX);
+    let hello = control::Hello {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").into(),
+        slots: surroundings.options.threads as u32,
+        memory_limit_bytes: surroundings.memory.limit_bytes() as u64,
+        address: surroundings.address.clone(),
+        name: surroundings.address.clone(),
+    };
+    let say = |message| WorkerMessage { message: Some(message) };
+    outbound.try_send(say(worker_message::Message::Hello(hello))).expect("invariant: the queue is empty");
+    let mut inbound = match client.join(ReceiverStream::new(messages)).await {
+        Ok(response) => response.into_inner(),
+        Err(status) if status.code() == tonic::Code::Unauthenticated => {
+            return Err(ServerError::Connect {
+                url: surroundings.options.scheduler.clone(),
+                problem: status.message().into(),
+            });
+        }
+        Err(status) => return Ok(Left::Lost(status.message().to_string())),
+    };
+    *reports.outbound.lock() = Some(outbound.clone());
+    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    let mut stay = Stay { surroundings, host };
+    let mut is_leaving = false;
+    let far = Duration::from_secs(u32::MAX.into());
+    let leave_by = tokio::time::sleep(far);
+    tokio::pin!(leave_by);
+    let left = loop {
+        tokio::select! {
+            message = inbound.message() => match message {
+                Ok(Some(message)) => match stay.take(message.message)? {
+                    Next::Stay => {}
+                    Next::BeatEach(every) => beat = tokio::time::interval(every),
+                    Next::Go => break Left::Dismissed,
+                    Next::Cut(problem) => break Left::Lost(problem),
+                },
+                Ok(None) => break Left::Lost("the scheduler has ended the connection".into()),
+                Err(status) => break Left::Lost(status.message().to_string()),
+            },
+            _ = beat.tick() => {
+                let heartbeat = control::Heartbeat {
+                    memory_used_bytes: surroundings.memory.used_bytes() as u64,
+                    tasks_running: 0,
+                    spilled_bytes: surroundings.memory.spilled_bytes(),
+                };
+                // A full queue: the scheduler hears the messages that fill it.
+                let _ = outbound.try_send(say(worker_message::Message::Heartbeat(heartbeat)));
+            }
+            _ = stop.changed(), if !is_leaving => {
+                is_leaving = true;
+                leave_by.as_mut().reset(tokio::time::Instant::now() + LEAVE_MAX);
+                tracing::info!("leaving");
+                if outbound.send(say(worker_message::Message::Leaving(control::Leaving {}))).await.is_err() {
+                    break Left::Dismissed;
+                }
+            }
+            () = &mut leave_by, if is_leaving => break Left::Dismissed,
+        }
+    };
+    reports.outbound.lock().take();
+    Ok(left)
+}
+
+/// What follows from a message.
+enum Next {
+    Stay,
+    BeatEach(Duration),
+    Go,
+    /// The scheduler does not speak our language.
+    Cut(String),
+}
+
+struct Stay<'a> {
+    surroundings: &'a Arc<Surroundings>,
+    host: &'a Arc<Host>,
+}
+
+impl Stay<'_> {
+    fn take(&mut self, message: Option<Message>) -> Result<Next> {
+        let Some(message) = message else { return Ok(Next::Stay) };
+        let done = match message {
+            Message::Welcome(welcome) => {
+                tracing::info!(worker = welcome.worker, "joined");
+                let lease = Duration::from_millis(welcome.lease_ms.max(1000).into());
+                return Ok(Next::BeatEach(lease / BEATS_PER_LEASE));
+            }
+            Message::Refused(refused) => {
+                let url = self.surroundings.options.scheduler.clone();
+                return Err(ServerError::Connect { url, problem: refused.reason });
+            }
+            Message::Dismiss(_) => return Ok(Next::Go),
+            Message::Begin(begin) => self.begin(begin),
+            Message::Split(split) => self.with_run(split.query, |run| {
+                let stages = serde_json::from_slice(&split.stages).map_err(|e| e.to_string())?;
+                run.change(stages).map_err(|e| e.to_string())
+            }),
+            Message::Placed(placed) => messages::placement(placed).and_then(|(query, placement)| {
+                self.with_run(query, |run| run.place(placement).map_err(|e| e.to_string()))
+            }),
+            Message::Run(run) => self.with_output(run.output, |query, output| self.host.start(query, output)),
+            Message::Cancel(cancel) => self.with_output(cancel.output, |query, output| {
+                if let Some(run) = self.host.run_of(query) {
+                    run.cancel_attempt(output);
+                }
+            }),
+            Message::Discard(discard) => self.with_output(discard.output, |query, output| {
+                if let Some(run) = self.host.run_of(query) {
+                    run.discard(output);
+                }
+            }),
+            Message::Release(release) => self.with_run(release.query, |run| {
+                run.release(dovetail_planner::graph::StageId(release.stage));
+                Ok(())
+            }),
+            Message::Stop(stop) => self.with_run(stop.query, |run| {
+                run.stop_attempts();
+                Ok(())
+            }),
+            Message::End(end) => {
+                self.host.end(end.query);
+                Ok(())
+            }
+        };
+        Ok(done.map_or_else(Next::Cut, |()| Next::Stay))
+    }
+
+    fn begin(&self, begin: control::Begin) -> std::result::Result<(), String> {
+        let graph = serde_json::from_slice(&begin.graph).map_err(|e| format!("a plan that is none: {e}"))?;
+        let Surroundings { memory, spill, fetcher, options, .. } = &**self.surroundings;
+        let context = QueryContext::bounded(begin.operators as usize, memory.clone(), spill.query());
+        let tables = RemoteTables {
+            fetcher: fetcher.clone(),
+            scheduler: options.scheduler.clone(),
+            tables: Mutex::default(),
+        };
+        let surroundings = QuerySurroundings {
+            query: begin.query,
+            catalog: self.surroundings.catalog.clone(),
+            memory_tables: Arc::new(tables),
+            context: Arc::new(context),
+            fetcher: fetcher.clone(),
+        };
+        self.host.begin(begin.query, PlacedRun::new(graph, surroundings));
+        Ok(())
+    }
+
+    /// A query that has ended here is ended there as well, or will be: its messages are of no use.
+    fn with_run(
+        &self,
+        query: u64,
+        act: impl FnOnce(&PlacedRun) -> std::result::Result<(), String>,
+    ) -> std::result::Result<(), String> {
+        self.host.run_of(query).map_or(Ok(()), |run| act(&run))
+    }
+
+    fn with_output(
+        &self,
+        output: Option<control::Output>,
+        act: impl FnOnce(u64, OutputId),
+    ) -> std::result::Result<(), String> {
+        let output = output.ok_or("a message about nothing")?;
+        act(output.query, output.id());
+        Ok(())
+    }
+}
