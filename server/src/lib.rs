@@ -11,6 +11,7 @@ pub mod cluster;
 mod connect;
 mod data;
 mod error;
+pub mod flight_sql;
 mod host;
 pub mod security;
 pub mod worker;

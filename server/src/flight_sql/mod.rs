@@ -1,0 +1,97 @@
+//! Flight SQL over a session: what ADBC, JDBC and ODBC drivers, and `dovetail --connect`, talk to.
+//!
+//! ```text
+//! call ─▶ ServerAuth ─▶ front (FlightService) ─┬─ ticket of another's ─▶ TicketHandler
+//!                                              ├─ schema, poll, cancel, session
+//!                                              └─▶ service (FlightSqlService) ─┬─▶ statements ─▶ engine::Session
+//!                                                                              └─▶ metadata
+//! ```
+//!
+//! A query is planned when its FlightInfo is asked for and runs when its ticket is redeemed; a command runs at
+//! once, since many clients never redeem the ticket of one. Session's calls block, so they run on threads of
+//! their own; no thread waits for a slow client.
+//!
+//! What always holds: the schema of a FlightInfo is that of its rows; a ticket is redeemed once; a client that
+//! goes away takes its query with it; what clients can make the server keep is bounded in number and age.
+
+mod front;
+mod message;
+mod metadata;
+mod operations;
+mod prepared;
+mod rows;
+mod service;
+mod statements;
+mod status;
+mod type_name;
+mod wire;
+
+use std::sync::Arc;
+
+use arrow_flight::FlightData;
+use arrow_flight::flight_service_server::FlightServiceServer;
+use bytes::Bytes;
+use dovetail_engine::Session;
+use futures::stream::BoxStream;
+use tonic::Status;
+use tonic::service::interceptor::InterceptedService;
+
+use crate::security::{Security, ServerAuth};
+use front::Front;
+use service::Service;
+
+pub(crate) use message::{command_message, table_rows};
+pub use operations::Limits;
+
+/// Larger messages of a client are refused before they are read; so is longer SQL.
+pub const REQUEST_BYTES_MAX: usize = 16 << 20;
+
+/// Redeems tickets that are not Flight SQL's.
+#[tonic::async_trait]
+pub trait TicketHandler: Send + Sync + 'static {
+    /// Whether a ticket is one of its own. A Flight SQL ticket is a `google.protobuf.Any`, whose first byte is 10.
+    fn takes(&self, ticket: &[u8]) -> bool;
+
+    /// Its rows. Called once for each DoGet, on a thread of the runtime that must not be blocked. The stream is
+    /// dropped when the client has gone away.
+    async fn do_get(&self, ticket: Bytes) -> Result<FlightStream, Status>;
+}
+
+/// Messages of a DoGet.
+pub type FlightStream = BoxStream<'static, Result<FlightData, Status>>;
+
+/// A service for tonic's router, which lets in who shows the token.
+pub type FlightServer = InterceptedService<FlightServiceServer<Front>, ServerAuth>;
+
+/// A Flight SQL service that is being put together.
+pub struct FlightSql {
+    session: Arc<Session>,
+    tickets: Option<Arc<dyn TicketHandler>>,
+    limits: Limits,
+}
+
+impl FlightSql {
+    /// Flight SQL over a session.
+    pub fn new(session: Arc<Session>) -> FlightSql {
+        FlightSql { session, tickets: None, limits: Limits::default() }
+    }
+
+    /// Has somebody else redeem the tickets that are not Flight SQL's.
+    pub fn with_tickets(self, handler: Arc<dyn TicketHandler>) -> FlightSql {
+        FlightSql { tickets: Some(handler), ..self }
+    }
+
+    /// Other bounds than the usual ones.
+    pub fn with_limits(self, limits: Limits) -> FlightSql {
+        FlightSql { limits, ..self }
+    }
+
+    /// The service, behind the token.
+    pub fn server(self, security: &Security) -> FlightServer {
+        let auth = ServerAuth::new(security);
+        let service = Service::new(self.session, self.limits);
+        let front = Front::new(service, self.tickets, auth.clone());
+        let server = FlightServiceServer::new(front).max_decoding_message_size(REQUEST_BYTES_MAX);
+        InterceptedService::new(server, auth)
+    }
+}

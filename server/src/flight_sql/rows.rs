@@ -1,0 +1,84 @@
+//! Rows as a stream of Flight messages.
+//!
+//! A thread fetches a few batches ahead, and gives itself back while the client is slow: nobody waits on it.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::error::FlightError;
+use dovetail_engine::ResultStream;
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::FlightStream;
+use super::operations::Running;
+use super::status::{lost, status};
+use super::wire::wire_batches;
+
+/// Batches that wait for a slow client.
+const BATCHES_AHEAD: usize = 2;
+
+/// The rows of a statement. `running` ends with the stream, however that ends.
+pub fn stream_of(result: ResultStream, schema: SchemaRef, running: Running) -> FlightStream {
+    let (send, receive) = mpsc::channel(BATCHES_AHEAD);
+    tokio::spawn(fetch(result, schema.clone(), send));
+    let batches = stream::unfold((receive, running), |(mut receive, running)| async move {
+        receive.recv().await.map(|batch| (batch, (receive, running)))
+    });
+    encoded(schema, batches)
+}
+
+/// Rows that are there already.
+pub fn stream_of_batches(schema: SchemaRef, batches: Vec<RecordBatch>) -> FlightStream {
+    encoded(schema, stream::iter(batches.into_iter().map(Ok)))
+}
+
+/// Ends when all is fetched, after an error, or when nobody wants more.
+async fn fetch(mut result: ResultStream, schema: SchemaRef, send: mpsc::Sender<Result<RecordBatch, Status>>) {
+    loop {
+        let schema = schema.clone();
+        let next = tokio::task::spawn_blocking(move || {
+            let batches = result.next().map(|b| b.and_then(|b| wire_batches(&b, &schema)));
+            (batches, result)
+        });
+        match next.await {
+            Ok((Some(Ok(batches)), rest)) => {
+                result = rest;
+                for batch in batches {
+                    if send.send(Ok(batch)).await.is_err() {
+                        break;
+                    }
+                }
+                if send.is_closed() {
+                    break;
+                }
+            }
+            Ok((Some(Err(e)), _)) => {
+                // Nobody wants it: the client is gone.
+                let _ = send.send(Err(status(&e))).await;
+                return;
+            }
+            Ok((None, _)) => return,
+            Err(e) => {
+                let _ = send.send(Err(lost(&e))).await;
+                return;
+            }
+        }
+    }
+    // What is left may have files, which are not deleted on a thread of the runtime.
+    tokio::task::spawn_blocking(move || drop(result));
+}
+
+fn encoded(
+    schema: SchemaRef,
+    batches: impl Stream<Item = Result<RecordBatch, Status>> + Send + 'static,
+) -> FlightStream {
+    FlightDataEncoderBuilder::new()
+        .with_schema(schema)
+        // The pieces have been cut already, by what they really take.
+        .with_max_flight_data_size(usize::MAX)
+        .build(batches.map(|b| b.map_err(FlightError::from)))
+        .map(|message| message.map_err(Status::from))
+        .boxed()
+}

@@ -1,0 +1,424 @@
+//! The commands of Flight SQL, each handed to whoever does it.
+//!
+//! Parameters, transactions, bulk ingestion and Substrait are refused, with a way out.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arrow::datatypes::Schema;
+use arrow::ipc::writer::IpcWriteOptions;
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::server::{DoPutError, FlightSqlService, PeekableFlightDataStream};
+use arrow_flight::sql::*;
+use arrow_flight::{
+    Action, CancelStatus, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
+};
+use bytes::Bytes;
+use dovetail_engine::Session;
+use futures::StreamExt;
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::message::command_metadata;
+use super::metadata::{self, Listing};
+use super::operations::{Limits, Operations};
+use super::prepared::PreparedStatements;
+use super::rows::stream_of_batches;
+use super::statements::{Promised, Statements};
+
+/// Flight SQL over a session.
+#[derive(Clone)]
+pub struct Service {
+    statements: Statements,
+    prepared: Arc<PreparedStatements>,
+    limits: Limits,
+}
+
+type DoGet = Result<Response<<Service as FlightService>::DoGetStream>, Status>;
+type Info = Result<Response<FlightInfo>, Status>;
+
+impl Service {
+    pub fn new(session: Arc<Session>, limits: Limits) -> Service {
+        let statements = Statements { session, operations: Operations::new(limits) };
+        Service { statements, prepared: Arc::new(PreparedStatements::new(limits)), limits }
+    }
+
+    /// The schema of what a command asks for, as IPC. Nothing runs.
+    pub async fn schema(&self, command: &Bytes) -> Result<Bytes, Status> {
+        let any = Any::decode(command.as_ref()).map_err(|e| malformed(&e))?;
+        let schema = match Command::try_from(any).map_err(|e| malformed(&e))? {
+            Command::CommandStatementQuery(c) => self.statements.schema(c.query).await?,
+            Command::CommandPreparedStatementQuery(c) => {
+                self.statements.schema(self.prepared.sql(&c.prepared_statement_handle)?).await?
+            }
+            other => match Listing::of(other) {
+                Some(listing) => listing.schema()?,
+                None => return Err(Status::invalid_argument("the command has no rows and so no schema")),
+            },
+        };
+        ipc(&schema)
+    }
+
+    /// Stops or forgets a result.
+    pub fn cancel(&self, info: &FlightInfo) -> Result<CancelStatus, Status> {
+        let mut status = CancelStatus::NotCancellable;
+        for endpoint in &info.endpoint {
+            let ticket = endpoint.ticket.as_ref().map(|t| Any::decode(t.ticket.as_ref()));
+            let ticket = ticket.transpose().map_err(|e| malformed(&e))?;
+            if let Some(Ok(Command::TicketStatementQuery(ticket))) = ticket.map(Command::try_from) {
+                status = self.statements.operations.cancel(&ticket.statement_handle)?;
+            }
+        }
+        Ok(status)
+    }
+
+    fn promised(&self, promised: Promised, descriptor: FlightDescriptor) -> Info {
+        let ticket = TicketStatementQuery { statement_handle: promised.handle };
+        let expires = SystemTime::now() + self.limits.unfetched_age;
+        let since_epoch = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expires = prost_types::Timestamp {
+            seconds: i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX),
+            nanos: since_epoch.subsec_nanos() as i32,
+        };
+        let endpoint = FlightEndpoint::new()
+            .with_ticket(Ticket::new(ticket.as_any().encode_to_vec()))
+            .with_expiration_time(expires);
+        let mut info = FlightInfo::new().with_descriptor(descriptor).with_endpoint(endpoint);
+        info.schema = ipc(&promised.schema)?;
+        if let Some(done) = promised.command {
+            info = info.with_total_records(0).with_app_metadata(command_metadata(&done.message));
+        }
+        Ok(Response::new(info))
+    }
+
+    /// A listing is redeemed with its own command as the ticket.
+    fn listing_info(
+        &self,
+        command: impl ProstMessageExt + Into<Listing> + Clone,
+        r: Request<FlightDescriptor>,
+    ) -> Info {
+        let ticket = Ticket::new(command.as_any().encode_to_vec());
+        let listing: Listing = command.into();
+        let endpoint = FlightEndpoint::new().with_ticket(ticket);
+        let mut info = FlightInfo::new().with_descriptor(r.into_inner()).with_endpoint(endpoint);
+        info.schema = ipc(&*listing.schema()?)?;
+        Ok(Response::new(info))
+    }
+
+    async fn listing(&self, listing: impl Into<Listing>) -> DoGet {
+        let batch = metadata::rows(&self.statements.session, listing.into()).await?;
+        Ok(Response::new(stream_of_batches(batch.schema(), vec![batch])))
+    }
+}
+
+#[tonic::async_trait]
+impl FlightSqlService for Service {
+    type FlightService = Service;
+
+    async fn get_flight_info_statement(
+        &self,
+        c: CommandStatementQuery,
+        r: Request<FlightDescriptor>,
+    ) -> Info {
+        refuse_transaction(&c.transaction_id)?;
+        let promised = self.statements.promise(c.query).await?;
+        self.promised(promised, r.into_inner())
+    }
+
+    async fn get_flight_info_prepared_statement(
+        &self,
+        c: CommandPreparedStatementQuery,
+        r: Request<FlightDescriptor>,
+    ) -> Info {
+        let sql = self.prepared.sql(&c.prepared_statement_handle)?;
+        let promised = self.statements.promise(sql).await?;
+        self.promised(promised, r.into_inner())
+    }
+
+    async fn get_flight_info_substrait_plan(
+        &self,
+        _: CommandStatementSubstraitPlan,
+        _: Request<FlightDescriptor>,
+    ) -> Info {
+        Err(no_substrait())
+    }
+
+    async fn get_flight_info_catalogs(&self, c: CommandGetCatalogs, r: Request<FlightDescriptor>) -> Info {
+        self.listing_info(c, r)
+    }
+
+    async fn get_flight_info_schemas(&self, c: CommandGetDbSchemas, r: Request<FlightDescriptor>) -> Info {
+        self.listing_info(c, r)
+    }
+
+    async fn get_flight_info_tables(&self, c: CommandGetTables, r: Request<FlightDescriptor>) -> Info {
+        self.listing_info(c, r)
+    }
+
+    async fn get_flight_info_table_types(
+        &self,
+        c: CommandGetTableTypes,
+        r: Request<FlightDescriptor>,
+    ) -> Info {
+        self.listing_info(c, r)
+    }
+
+    async fn get_flight_info_sql_info(&self, c: CommandGetSqlInfo, r: Request<FlightDescriptor>) -> Info {
+        self.listing_info(c, r)
+    }
+
+    async fn get_flight_info_primary_keys(
+        &self,
+        c: CommandGetPrimaryKeys,
+        r: Request<FlightDescriptor>,
+    ) -> Info {
+        self.listing_info(c, r)
+    }
+
+    async fn get_flight_info_exported_keys(
+        &self,
+        c: CommandGetExportedKeys,
+        r: Request<FlightDescriptor>,
+    ) -> Info {
+        self.listing_info(c, r)
+    }
+
+    async fn get_flight_info_imported_keys(
+        &self,
+        c: CommandGetImportedKeys,
+        r: Request<FlightDescriptor>,
+    ) -> Info {
+        self.listing_info(c, r)
+    }
+
+    async fn get_flight_info_cross_reference(
+        &self,
+        c: CommandGetCrossReference,
+        r: Request<FlightDescriptor>,
+    ) -> Info {
+        self.listing_info(c, r)
+    }
+
+    async fn get_flight_info_xdbc_type_info(
+        &self,
+        c: CommandGetXdbcTypeInfo,
+        r: Request<FlightDescriptor>,
+    ) -> Info {
+        self.listing_info(c, r)
+    }
+
+    async fn get_flight_info_fallback(&self, c: Command, _: Request<FlightDescriptor>) -> Info {
+        Err(Status::invalid_argument(format!("{} is not a command with rows", c.type_url())))
+    }
+
+    async fn do_get_statement(&self, ticket: TicketStatementQuery, _: Request<Ticket>) -> DoGet {
+        Ok(Response::new(self.statements.redeem(&ticket.statement_handle).await?))
+    }
+
+    /// Some clients fetch a prepared statement without asking for its FlightInfo before.
+    async fn do_get_prepared_statement(&self, c: CommandPreparedStatementQuery, _: Request<Ticket>) -> DoGet {
+        let sql = self.prepared.sql(&c.prepared_statement_handle)?;
+        let promised = self.statements.promise(sql).await?;
+        Ok(Response::new(self.statements.redeem(&promised.handle).await?))
+    }
+
+    async fn do_get_catalogs(&self, c: CommandGetCatalogs, _: Request<Ticket>) -> DoGet {
+        self.listing(c).await
+    }
+
+    async fn do_get_schemas(&self, c: CommandGetDbSchemas, _: Request<Ticket>) -> DoGet {
+        self.listing(c).await
+    }
+
+    async fn do_get_tables(&self, c: CommandGetTables, _: Request<Ticket>) -> DoGet {
+        self.listing(c).await
+    }
+
+    async fn do_get_table_types(&self, c: CommandGetTableTypes, _: Request<Ticket>) -> DoGet {
+        self.listing(c).await
+    }
+
+    async fn do_get_sql_info(&self, c: CommandGetSqlInfo, _: Request<Ticket>) -> DoGet {
+        self.listing(c).await
+    }
+
+    async fn do_get_primary_keys(&self, c: CommandGetPrimaryKeys, _: Request<Ticket>) -> DoGet {
+        self.listing(c).await
+    }
+
+    async fn do_get_exported_keys(&self, c: CommandGetExportedKeys, _: Request<Ticket>) -> DoGet {
+        self.listing(c).await
+    }
+
+    async fn do_get_imported_keys(&self, c: CommandGetImportedKeys, _: Request<Ticket>) -> DoGet {
+        self.listing(c).await
+    }
+
+    async fn do_get_cross_reference(&self, c: CommandGetCrossReference, _: Request<Ticket>) -> DoGet {
+        self.listing(c).await
+    }
+
+    async fn do_get_xdbc_type_info(&self, c: CommandGetXdbcTypeInfo, _: Request<Ticket>) -> DoGet {
+        self.listing(c).await
+    }
+
+    async fn do_get_fallback(&self, _: Request<Ticket>, message: Any) -> DoGet {
+        Err(Status::invalid_argument(format!("{} is not a ticket", message.type_url)))
+    }
+
+    async fn do_put_statement_update(
+        &self,
+        c: CommandStatementUpdate,
+        _: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        refuse_transaction(&c.transaction_id)?;
+        count(self.statements.update(c.query).await?)
+    }
+
+    async fn do_put_prepared_statement_update(
+        &self,
+        c: CommandPreparedStatementUpdate,
+        r: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        refuse_parameters(r).await?;
+        count(self.statements.update(self.prepared.sql(&c.prepared_statement_handle)?).await?)
+    }
+
+    /// Clients bind what they have, and that may be nothing.
+    async fn do_put_prepared_statement_query(
+        &self,
+        c: CommandPreparedStatementQuery,
+        r: Request<PeekableFlightDataStream>,
+    ) -> Result<DoPutPreparedStatementResult, Status> {
+        refuse_parameters(r).await?;
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(c.prepared_statement_handle) })
+    }
+
+    async fn do_put_statement_ingest(
+        &self,
+        _: CommandStatementIngest,
+        _: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        Err(Status::unimplemented(
+            "bulk ingestion is not supported. Write the rows to Parquet and run CREATE TABLE t AS FROM 'file.parquet'",
+        ))
+    }
+
+    async fn do_put_substrait_plan(
+        &self,
+        _: CommandStatementSubstraitPlan,
+        _: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        Err(no_substrait())
+    }
+
+    async fn do_put_error_callback(
+        &self,
+        _: Request<PeekableFlightDataStream>,
+        e: DoPutError,
+    ) -> Result<Response<<Self as FlightService>::DoPutStream>, Status> {
+        Err(Status::invalid_argument(format!("DoPut does not begin with a command: {e}")))
+    }
+
+    async fn do_action_create_prepared_statement(
+        &self,
+        c: ActionCreatePreparedStatementRequest,
+        _: Request<Action>,
+    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+        refuse_transaction(&c.transaction_id)?;
+        let schema = self.statements.schema(c.query.clone()).await?;
+        // No bytes at all tell drivers that the statement is an update.
+        let dataset_schema = if schema.fields().is_empty() { Bytes::new() } else { ipc(&schema)? };
+        let prepared_statement_handle = self.prepared.add(c.query)?;
+        Ok(ActionCreatePreparedStatementResult {
+            prepared_statement_handle,
+            dataset_schema,
+            parameter_schema: Bytes::new(),
+        })
+    }
+
+    async fn do_action_close_prepared_statement(
+        &self,
+        c: ActionClosePreparedStatementRequest,
+        _: Request<Action>,
+    ) -> Result<(), Status> {
+        self.prepared.close(&c.prepared_statement_handle);
+        Ok(())
+    }
+
+    async fn do_action_cancel_query(
+        &self,
+        c: ActionCancelQueryRequest,
+        _: Request<Action>,
+    ) -> Result<ActionCancelQueryResult, Status> {
+        let info = FlightInfo::decode(c.info).map_err(|e| malformed(&e))?;
+        // The numbers mean the same in both.
+        Ok(ActionCancelQueryResult { result: self.cancel(&info)? as i32 })
+    }
+
+    async fn do_action_begin_transaction(
+        &self,
+        _: ActionBeginTransactionRequest,
+        _: Request<Action>,
+    ) -> Result<ActionBeginTransactionResult, Status> {
+        Err(no_transactions())
+    }
+
+    async fn do_action_end_transaction(
+        &self,
+        _: ActionEndTransactionRequest,
+        _: Request<Action>,
+    ) -> Result<(), Status> {
+        Err(no_transactions())
+    }
+
+    async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
+}
+
+/// Parameters come as rows behind the command.
+async fn refuse_parameters(request: Request<PeekableFlightDataStream>) -> Result<(), Status> {
+    let mut messages = request.into_inner();
+    while let Some(message) = messages.next().await {
+        // A bare command, or an empty schema, binds nothing.
+        let message = message?;
+        let columns = Schema::try_from(&message).map_or(0, |s| s.fields().len());
+        if columns > 0 || !message.data_body.is_empty() {
+            return Err(Status::unimplemented(
+                "parameters of prepared statements are not supported. Write the values into the statement",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_transaction(id: &Option<Bytes>) -> Result<(), Status> {
+    match id {
+        Some(id) if !id.is_empty() => Err(no_transactions()),
+        _ => Ok(()),
+    }
+}
+
+fn no_transactions() -> Status {
+    Status::unimplemented(
+        "transactions are not supported: each statement stands alone. Connect with autocommit on",
+    )
+}
+
+fn no_substrait() -> Status {
+    Status::unimplemented("Substrait plans are not supported. Send SQL")
+}
+
+fn malformed(e: &dyn std::fmt::Display) -> Status {
+    Status::invalid_argument(format!("the request is not one of Flight SQL's: {e}"))
+}
+
+fn count(rows: u64) -> Result<i64, Status> {
+    i64::try_from(rows).map_err(|_| Status::internal("internal error: an impossible number of rows"))
+}
+
+fn ipc(schema: &Schema) -> Result<Bytes, Status> {
+    let message: IpcMessage = SchemaAsIpc::new(schema, &IpcWriteOptions::default())
+        .try_into()
+        .map_err(|e| Status::internal(format!("internal error: the schema cannot be sent: {e}")))?;
+    Ok(message.0)
+}

@@ -1,0 +1,134 @@
+//! Statements from the network, run by the session on threads that may block.
+//!
+//! ```text
+//! GetFlightInfo ─▶ promise ─┬─ query:   planned, promised
+//!                           └─ command: run at once, its message told, an empty result promised
+//! DoGet ─────────▶ redeem ──── query:   run to its end, then its rows are streamed
+//! ```
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use bytes::Bytes;
+use dovetail_engine::{Cancellation, ResultStream, Session, Statement, StatementKind};
+use tonic::Status;
+
+use super::FlightStream;
+use super::operations::{Operations, Promise, Running};
+use super::rows::{stream_of, stream_of_batches};
+use super::status::{lost, status};
+use super::wire::wire_schema;
+
+/// Runs statements.
+#[derive(Clone)]
+pub struct Statements {
+    pub session: Arc<Session>,
+    pub operations: Operations,
+}
+
+/// What a client is told of a statement before it fetches the rows.
+pub struct Promised {
+    pub handle: Bytes,
+    pub schema: SchemaRef,
+    /// What it did and how many rows it changed, if it was a command.
+    pub command: Option<Done>,
+}
+
+/// What a command did.
+pub struct Done {
+    pub message: String,
+    pub rows: u64,
+}
+
+impl Statements {
+    /// The schema of a statement's rows; without columns if it is a command. Nothing runs.
+    pub async fn schema(&self, sql: String) -> Result<SchemaRef, Status> {
+        let statement = self.prepare(sql).await?;
+        Ok(wire_schema(&statement.schema))
+    }
+
+    /// Plans a query, or carries out a command.
+    pub async fn promise(&self, sql: String) -> Result<Promised, Status> {
+        let statement = self.prepare(sql).await?;
+        if statement.is_query {
+            let schema = wire_schema(&statement.schema);
+            let handle = self.operations.promise(Promise::Query(Box::new(statement)))?;
+            return Ok(Promised { handle, schema, command: None });
+        }
+        // Before the command, so that it is not carried out and then refused.
+        let handle = self.operations.promise(Promise::Done)?;
+        match self.carry_out(statement).await {
+            Ok(done) => Ok(Promised { handle, schema: Arc::new(Schema::empty()), command: Some(done) }),
+            Err(e) => {
+                // The promise may have become old in the meantime.
+                let _ = self.operations.cancel(&handle);
+                Err(e)
+            }
+        }
+    }
+
+    /// Carries out a command; the number of rows that it changed.
+    pub async fn update(&self, sql: String) -> Result<u64, Status> {
+        let statement = self.prepare(sql).await?;
+        if statement.is_query {
+            return Err(Status::invalid_argument(
+                "this statement has rows and changes nothing: run it as a query, not as an update",
+            ));
+        }
+        Ok(self.carry_out(statement).await?.rows)
+    }
+
+    /// Runs what was promised, and gives its rows.
+    pub async fn redeem(&self, handle: &Bytes) -> Result<FlightStream, Status> {
+        let (promise, running) = self.operations.redeem(handle)?;
+        match promise {
+            Promise::Done => Ok(stream_of_batches(Arc::new(Schema::empty()), vec![])),
+            Promise::Query(statement) => self.rows(*statement, running).await,
+        }
+    }
+
+    async fn rows(&self, statement: Statement, running: Running) -> Result<FlightStream, Status> {
+        let schema = wire_schema(&statement.schema);
+        let result = self.run(statement, &running.cancellation).await?;
+        Ok(stream_of(result, schema, running))
+    }
+
+    async fn carry_out(&self, statement: Statement) -> Result<Done, Status> {
+        let running = self.operations.start()?;
+        let result = self.run(statement, &running.cancellation).await?;
+        let StatementKind::Command { message } = result.kind.clone() else {
+            return Err(Status::internal("internal error: a command had rows; please report it"));
+        };
+        Ok(Done { message, rows: changed(result) })
+    }
+
+    async fn prepare(&self, sql: String) -> Result<Statement, Status> {
+        let session = self.session.clone();
+        blocking(move || session.prepare(&sql)).await
+    }
+
+    async fn run(&self, statement: Statement, cancellation: &Cancellation) -> Result<ResultStream, Status> {
+        let (session, cancellation) = (self.session.clone(), cancellation.clone());
+        blocking(move || session.run_statement(statement, &cancellation)).await
+    }
+}
+
+/// Calls the engine where a thread may block.
+pub async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> dovetail_engine::Result<T> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(e)) => Err(status(&e)),
+        Err(e) => Err(lost(&e)),
+    }
+}
+
+/// A command that changes rows tells how many in its one row.
+fn changed(mut result: ResultStream) -> u64 {
+    let Some(Ok(batch)) = result.next() else {
+        return 0;
+    };
+    let counts = batch.columns().first().and_then(|c| c.as_any().downcast_ref::<arrow::array::UInt64Array>());
+    counts.map_or(0, |c| c.iter().flatten().sum())
+}
