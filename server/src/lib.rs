@@ -13,11 +13,14 @@ mod data;
 mod error;
 pub mod flight_sql;
 mod host;
+mod listen;
+pub mod remote;
 pub mod security;
 pub mod worker;
 
 pub use connect::Connector;
 pub use error::{Result, ServerError};
+pub use listen::Listening;
 
 /// The messages of `proto/control.proto`.
 pub mod control {
