@@ -5,6 +5,8 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::{Result, ServerError};
+use crate::listen::chain;
+use crate::remote::ServerAddress;
 use crate::security::{ClientAuth, Security};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,9 +47,12 @@ impl Connector {
     }
 
     fn endpoint(&self, url: &str) -> Result<Endpoint> {
-        let (address, is_tls) = address(url)?;
+        let address: ServerAddress = url.parse()?;
         let problem = |problem: String| ServerError::Url { url: url.to_string(), problem };
-        let mut endpoint = Endpoint::from_shared(address)
+        if self.security.token.is_some() && !address.tls && !address.is_loopback() {
+            return Err(problem("the token would cross the network in the clear".into()));
+        }
+        let mut endpoint = Endpoint::from_shared(address.http())
             .map_err(|e| problem(e.to_string()))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -56,54 +61,10 @@ impl Connector {
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        if is_tls {
+        if address.tls {
             endpoint =
                 endpoint.tls_config(self.security.client_tls()?).map_err(|e| problem(e.to_string()))?;
         }
         Ok(endpoint)
-    }
-}
-
-/// The HTTP address of one of our URLs, and whether it is protected by TLS.
-fn address(url: &str) -> Result<(String, bool)> {
-    for (scheme, http, is_tls) in [
-        ("grpc+tls://", "https://", true),
-        ("grpc+tcp://", "http://", false),
-        ("grpc://", "http://", false),
-    ] {
-        if let Some(rest) = url.strip_prefix(scheme)
-            && !rest.is_empty()
-        {
-            return Ok((format!("{http}{rest}"), is_tls));
-        }
-    }
-    Err(ServerError::Url { url: url.to_string(), problem: "it does not begin with grpc:// or grpc+tls://".into() })
-}
-
-/// An error with its reasons.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let reason = error.to_string();
-        if !text.contains(&reason) {
-            text = format!("{text}: {reason}");
-        }
-        source = error.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_are_ours() {
-        assert_eq!(address("grpc://a:1").unwrap(), ("http://a:1".into(), false));
-        assert_eq!(address("grpc+tls://a:1").unwrap(), ("https://a:1".into(), true));
-        for url in ["http://a:1", "a:1", "grpc://", ""] {
-            assert!(address(url).unwrap_err().to_string().contains("grpc://HOST:PORT"), "{url}");
-        }
     }
 }

@@ -122,8 +122,11 @@ impl KeptRows {
 
     /// The rows in order, which stay where they are.
     pub fn share(self: &Arc<Self>) -> RowsReader {
-        let mut reader = KeptReader::sharing(vec![self.clone()]);
-        Box::new(std::iter::from_fn(move || reader.read().transpose()))
+        let rows_of = |batch: Batch| {
+            let columns = batch.columns.iter().map(|c| c.values()).collect::<Result<_>>()?;
+            Ok(Rows::new(columns, batch.rows))
+        };
+        Box::new(KeptReader::sharing(vec![self.clone()]).map(move |batch| batch.and_then(rows_of)))
     }
 }
 

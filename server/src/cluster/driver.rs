@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use dovetail_engine::exchange::{Fetcher, KeptRows};
-use dovetail_engine::query::placed::{Placement, PlacedRun, Report, Surroundings};
+use dovetail_engine::query::placed::{PlacedRun, Placement, Report, Surroundings};
 use dovetail_engine::scheduler::events::{
     Action, Cause, Event, Failure, GraphShape, OutputId, QueryId, WorkerId,
 };
@@ -43,27 +43,11 @@ const RESTARTS_MAX: u32 = 3;
 
 /// Something has happened.
 pub enum Input {
-    Submitted {
-        query: Box<ClusterQuery>,
-        reply: Reply,
-    },
-    WorkerJoined {
-        hello: Box<control::Hello>,
-        outbound: Outbound,
-        welcome: oneshot::Sender<WorkerId>,
-    },
-    WorkerSaid {
-        worker: WorkerId,
-        message: Box<worker_message::Message>,
-    },
-    WorkerGone {
-        worker: WorkerId,
-    },
-    EndedAtHome {
-        query: u64,
-        output: OutputId,
-        result: Result<(Report, Vec<OperatorCounts>)>,
-    },
+    Submitted { query: Box<ClusterQuery>, reply: Reply },
+    WorkerJoined { hello: Box<control::Hello>, outbound: Outbound, welcome: oneshot::Sender<WorkerId> },
+    WorkerSaid { worker: WorkerId, message: Box<worker_message::Message> },
+    WorkerGone { worker: WorkerId },
+    EndedAtHome { query: u64, output: OutputId, result: Result<(Report, Vec<OperatorCounts>)> },
     Ticked,
 }
 
@@ -209,7 +193,8 @@ impl Driver {
             worker_message::Message::Leaving(_) => self.tell(Event::WorkerLeaving { worker }),
             worker_message::Message::Finished(finished) => {
                 let report = finished.report.unwrap_or_default();
-                let counts: Vec<OperatorCounts> = serde_json::from_slice(&finished.counts).unwrap_or_default();
+                let counts: Vec<OperatorCounts> =
+                    serde_json::from_slice(&finished.counts).unwrap_or_default();
                 match (finished.output, messages::report(report)) {
                     (Some(output), Ok(report)) => {
                         self.finished(QueryId(output.query), output.id(), worker, report, &counts);
@@ -366,7 +351,11 @@ impl Driver {
             }
             Action::Disconnect { worker } => {
                 if let Some(silent) = self.workers.remove(&worker) {
-                    tracing::warn!(worker = worker.0, name = silent.hello.name, "worker is silent: taken for lost");
+                    tracing::warn!(
+                        worker = worker.0,
+                        name = silent.hello.name,
+                        "worker is silent: taken for lost"
+                    );
                     self.count_slots();
                 }
             }

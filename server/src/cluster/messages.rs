@@ -39,7 +39,8 @@ impl From<&Report> for control::Report {
                 parameter = Some(control::Parameter { id: *id, value: value.into() });
             }
             Value::Filters(all) => {
-                let filter = |(id, bits): &(u32, Vec<u8>)| control::Filter { id: *id, bits: bits.clone().into() };
+                let filter =
+                    |(id, bits): &(u32, Vec<u8>)| control::Filter { id: *id, bits: bits.clone().into() };
                 filters = all.iter().map(filter).collect();
             }
         }

@@ -20,12 +20,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use dovetail_engine::exchange::KeptRows;
 use dovetail_engine::session::cluster::{Cluster, ClusterQuery};
-use dovetail_engine::{EngineError, Result};
+use dovetail_engine::{EngineError, Result, Session};
 use dovetail_planner::lower::{Parallelism, Sharing};
 use tokio::sync::mpsc;
+use tonic::service::interceptor::InterceptedService;
 
-pub use driver::start;
-pub use service::ControlService;
+use crate::connect::Connector;
+use crate::control::control_server::ControlServer;
+use crate::data::MESSAGE_BYTES_MAX;
+use crate::data::fetch::FlightFetcher;
+use crate::data::serve::DataServer;
+use crate::flight_sql::TicketHandler;
+use crate::security::{Security, ServerAuth};
+
+use service::ControlService;
 
 /// Tasks of a scan stage for each slot of the cluster: enough that one slow task does not hold up the rest.
 const TASKS_PER_SLOT: u32 = 3;
@@ -36,9 +44,49 @@ const PARTITIONS_PER_SLOT: u32 = 2;
 /// More than this brings more messages than it saves time.
 const PARTITIONS_MAX: u32 = 64;
 
+/// A scheduler's side of a cluster, started.
+pub struct SchedulerSide {
+    handle: ClusterHandle,
+    data: DataServer,
+    auth: ServerAuth,
+}
+
+impl SchedulerSide {
+    /// Starts the driver, and lets the session's queries run on workers from now on. To be called in a runtime.
+    ///
+    /// # Errors
+    /// The operating system gives no threads.
+    pub fn start(session: &Session, security: &Security) -> crate::Result<SchedulerSide> {
+        let runtime = tokio::runtime::Handle::current();
+        let fetcher = FlightFetcher::new(runtime.clone(), Connector::new(security.clone())?);
+        let (handle, host) = driver::start(&runtime, fetcher)?;
+        session.attach_cluster(Arc::new(handle.clone()));
+        let data = DataServer { host, tables: Some(session.catalog()) };
+        Ok(SchedulerSide { handle, data, auth: ServerAuth::new(security) })
+    }
+
+    /// Lets workers join.
+    pub fn control(&self) -> InterceptedService<ControlServer<ControlService>, ServerAuth> {
+        let service = ControlServer::new(ControlService::new(self.handle.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        InterceptedService::new(service, self.auth.clone())
+    }
+
+    /// Answers workers that ask for tables in memory.
+    pub fn tickets(&self) -> Arc<dyn TicketHandler> {
+        Arc::new(self.data.clone())
+    }
+
+    /// Tasks that all workers together can run at a time.
+    pub fn slots(&self) -> u32 {
+        self.handle.slots()
+    }
+}
+
 /// Workers and their queries, for a session. Cheap to clone.
 #[derive(Clone)]
-pub struct ClusterHandle {
+pub(crate) struct ClusterHandle {
     driver: mpsc::UnboundedSender<driver::Input>,
     /// Of all workers that are there.
     slots: Arc<AtomicU32>,

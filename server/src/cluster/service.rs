@@ -24,7 +24,7 @@ pub struct ControlService {
 }
 
 impl ControlService {
-    pub fn new(cluster: ClusterHandle) -> Self {
+    pub(super) fn new(cluster: ClusterHandle) -> Self {
         ControlService { cluster }
     }
 }

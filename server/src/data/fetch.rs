@@ -106,10 +106,7 @@ async fn pump(
 }
 
 impl Fetcher for FlightFetcher {
-    fn fetch(
-        &self,
-        request: FetchRequest,
-    ) -> Result<Box<dyn Iterator<Item = Result<Rows, String>> + Send>> {
+    fn fetch(&self, request: FetchRequest) -> Result<Box<dyn Iterator<Item = Result<Rows, String>> + Send>> {
         let output = |o: &dovetail_engine::scheduler::events::OutputId| OutputAttempt {
             partition: o.task.partition,
             attempt: o.attempt.0,
@@ -148,7 +145,10 @@ impl FetchedRows {
             };
             let data = data.map_err(|s| s.message().to_string())?;
             let header = BlockHeader::decode(data.app_metadata).map_err(|e| e.to_string())?;
-            let rows = self.rows.get_mut(header.output as usize).ok_or("rows of an output that was not asked for")?;
+            let rows = self
+                .rows
+                .get_mut(header.output as usize)
+                .ok_or("rows of an output that was not asked for")?;
             if let Some(sent) = header.end_rows {
                 if sent != *rows {
                     return Err(format!("{sent} rows were sent and {rows} came"));

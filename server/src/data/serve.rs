@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{BLOCK_BYTES, BLOCKS_AHEAD};
 use crate::control::{BlockHeader, Fetch};
+use crate::flight_sql::{FlightStream, TicketHandler};
 use crate::host::Host;
 
 /// What a process has for others.
@@ -59,7 +60,8 @@ impl DataServer {
             let tables = self.tables.as_ref().ok_or_else(|| Status::not_found("no tables are here"))?;
             let data = tables.memory(table.id, table.version).map_err(|e| status(&e))?;
             let batches = data.batches.iter().map(|batch| {
-                let columns = batch.columns.iter().map(|c| c.values()).collect::<dovetail_engine::Result<_>>()?;
+                let columns =
+                    batch.columns.iter().map(|c| c.values()).collect::<dovetail_engine::Result<_>>()?;
                 Ok(Rows::new(columns, batch.rows))
             });
             let rows: Vec<_> = batches.collect();
@@ -110,6 +112,20 @@ fn status(error: &EngineError) -> Status {
     }
 }
 
+/// The scheduler's tables in memory, and what has come home, behind the same port as Flight SQL.
+#[tonic::async_trait]
+impl TicketHandler for DataServer {
+    fn takes(&self, ticket: &[u8]) -> bool {
+        // No field of a Fetch has this tag.
+        const FLIGHT_SQL: u8 = 10;
+        ticket.first().is_some_and(|first| *first != FLIGHT_SQL)
+    }
+
+    async fn do_get(&self, ticket: Bytes) -> Result<FlightStream, Status> {
+        self.get(&ticket, false)
+    }
+}
+
 /// A Flight service that does nothing but to hand out outputs.
 #[derive(Clone)]
 pub struct DataService(pub DataServer);
@@ -117,7 +133,9 @@ pub struct DataService(pub DataServer);
 type Nothing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn only_outputs<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("this is a worker: it answers other processes of its cluster; connect to the scheduler"))
+    Err(Status::unimplemented(
+        "this is a worker: it answers other processes of its cluster; connect to the scheduler",
+    ))
 }
 
 #[tonic::async_trait]

@@ -25,6 +25,7 @@ pub fn status(e: &EngineError) -> Status {
         EngineError::Shuffle(ShuffleError::DiskFull { .. }) | EngineError::Resources(_) => {
             Code::ResourceExhausted
         }
+        EngineError::Lost { .. } => Code::Unavailable,
         EngineError::Shuffle(_) => Code::Internal,
         EngineError::Cancelled => Code::Cancelled,
     };

@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use dovetail_engine::EngineError;
 use dovetail_engine::query::placed::PlacedRun;
 use dovetail_engine::scheduler::events::OutputId;
-use dovetail_engine::EngineError;
 use parking_lot::{Condvar, Mutex};
 
 use super::Ends;
@@ -39,7 +39,8 @@ impl Threads {
         let mut threads = Threads { shared, handles: vec![] };
         for number in 0..count {
             let shared = threads.shared.clone();
-            let builder = std::thread::Builder::new().name(format!("dovetail-{number}")).stack_size(STACK_BYTES);
+            let builder =
+                std::thread::Builder::new().name(format!("dovetail-{number}")).stack_size(STACK_BYTES);
             threads.handles.push(builder.spawn(move || shared.work_until_closed())?);
         }
         Ok(threads)
@@ -82,7 +83,8 @@ impl Shared {
                 }
             };
             let (query, output, run) = next;
-            let result = catch_unwind(AssertUnwindSafe(|| run.run(output))).unwrap_or_else(|p| Err(panicked(&*p)));
+            let result =
+                catch_unwind(AssertUnwindSafe(|| run.run(output))).unwrap_or_else(|p| Err(panicked(&*p)));
             // Before the report: what it frees is free when the next task is chosen.
             drop(run);
             self.ends.ended(query, output, result);
@@ -96,4 +98,3 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> EngineError {
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     EngineError::internal(text.unwrap_or_else(|| "a task panicked".into()))
 }
-

@@ -10,17 +10,16 @@
 
 mod session;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow_flight::flight_service_server::FlightServiceServer;
 use dovetail_engine::catalog::Catalog;
 use dovetail_engine::memory::{Governor, SpillSpace};
 use dovetail_engine::{MemoryLimit, SpillDirectory, SpillPolicy};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 
 use crate::connect::Connector;
 use crate::data::MESSAGE_BYTES_MAX;
@@ -28,6 +27,7 @@ use crate::data::fetch::FlightFetcher;
 use crate::data::serve::{DataServer, DataService};
 use crate::error::{Result, ServerError};
 use crate::host::Host;
+use crate::listen::Listening;
 use crate::security::{Security, ServerAuth};
 use session::{Left, Reports};
 
@@ -38,8 +38,6 @@ const REJOIN_PAUSE: Duration = Duration::from_millis(500);
 pub struct WorkerOptions {
     /// URL of the scheduler.
     pub scheduler: String,
-    /// Where outputs are handed out; port 0 picks one.
-    pub listen: SocketAddr,
     /// The URL by which other processes reach `listen`, if it is not its address.
     pub advertise: Option<String>,
     /// Tasks at a time.
@@ -47,14 +45,12 @@ pub struct WorkerOptions {
     pub memory_limit: MemoryLimit,
     pub spill_directories: Vec<SpillDirectory>,
     pub spill: SpillPolicy,
-    pub security: Security,
-    /// Listen where others can reach it without TLS and token.
-    pub insecure: bool,
 }
 
 /// What the queries of a worker share.
 pub(crate) struct Surroundings {
     pub options: WorkerOptions,
+    pub security: Security,
     pub address: String,
     pub memory: Governor,
     pub spill: SpillSpace,
@@ -64,23 +60,19 @@ pub(crate) struct Surroundings {
     pub connector: Connector,
 }
 
-/// Runs a worker until `stop` says so; then it leaves without a query noticing. `ready` is told the address.
+/// Runs a worker, which hands out outputs at `listening`, until `stop` says so; then it leaves without a query
+/// noticing.
 ///
 /// # Errors
-/// The address cannot be listened on, a directory cannot be used, or the scheduler refuses the worker.
+/// A directory cannot be used, or the scheduler refuses the worker.
 pub async fn run(
     options: WorkerOptions,
-    ready: impl FnOnce(SocketAddr),
+    listening: Listening,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    options.security.allows(&options.listen, options.insecure)?;
-    let listen = options.listen.to_string();
-    let problem = |source| ServerError::Listen { address: listen.clone(), source };
-    let listener = TcpListener::bind(options.listen).await.map_err(problem)?;
-    let local = listener.local_addr().map_err(problem)?;
-    let scheme = if options.security.tls.is_some() { "grpc+tls" } else { "grpc" };
-    let address = options.advertise.clone().unwrap_or_else(|| format!("{scheme}://{local}"));
-    let connector = Connector::new(options.security.clone())?;
+    let security = listening.security().clone();
+    let address = options.advertise.clone().unwrap_or_else(|| listening.url());
+    let connector = Connector::new(security.clone())?;
     let engine = |e: dovetail_engine::EngineError| ServerError::Engine(e.to_string());
     let surroundings = Arc::new(Surroundings {
         memory: Governor::new(options.memory_limit.bytes(), options.spill),
@@ -89,12 +81,12 @@ pub async fn run(
         fetcher: FlightFetcher::new(tokio::runtime::Handle::current(), connector.clone()),
         connector,
         address,
+        security,
         options,
     });
     let reports = Arc::new(Reports::default());
     let host = Arc::new(Host::new(surroundings.options.threads, reports.clone())?);
-    serve(&surroundings, host.clone(), listener)?;
-    ready(local);
+    serve(&surroundings, host.clone(), listening);
     loop {
         match session::join(&surroundings, &host, &reports, &mut stop).await? {
             Left::Dismissed => return Ok(()),
@@ -114,23 +106,14 @@ pub async fn run(
 }
 
 /// Hands out outputs, for as long as the process lives.
-fn serve(surroundings: &Surroundings, host: Arc<Host>, listener: TcpListener) -> Result<()> {
-    let mut server = Server::builder();
-    if let Some(tls) = surroundings.options.security.server_tls()? {
-        server = server.tls_config(tls).map_err(|e| ServerError::Flags(e.to_string()))?;
-    }
+fn serve(surroundings: &Surroundings, host: Arc<Host>, listening: Listening) {
     let service = DataService(DataServer { host, tables: None });
-    let service = arrow_flight::flight_service_server::FlightServiceServer::new(service)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let auth = ServerAuth::new(&surroundings.options.security);
-    let router = server
-        .tcp_nodelay(true)
-        .layer(tonic::service::InterceptorLayer::new(auth))
-        .add_service(service);
+    let service = FlightServiceServer::new(service).max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let auth = ServerAuth::new(&surroundings.security);
+    let routes = Routes::new(InterceptedService::new(service, auth));
     tokio::spawn(async move {
-        if let Err(error) = router.serve_with_incoming(TcpListenerStream::new(listener)).await {
+        if let Err(error) = listening.serve(routes, std::future::pending()).await {
             tracing::error!(%error, "the worker's port is closed");
         }
     });
-    Ok(())
 }

@@ -43,7 +43,12 @@ pub struct Reports {
 }
 
 impl Ends for Reports {
-    fn ended(&self, query: u64, output: OutputId, result: dovetail_engine::Result<(Report, Vec<OperatorCounts>)>) {
+    fn ended(
+        &self,
+        query: u64,
+        output: OutputId,
+        result: dovetail_engine::Result<(Report, Vec<OperatorCounts>)>,
+    ) {
         let name = Some(control::Output::of(query, output));
         let message = match result {
             Ok((report, counts)) => worker_message::Message::Finished(control::TaskFinished {
