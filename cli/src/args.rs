@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use dovetail_engine::memory::parse_spill_directory;
 use dovetail_engine::{MemoryLimit, SchedulerKind, SessionOptions, SpillDirectory};
+use dovetail_server::remote::ServerAddress;
+use dovetail_server::security::SecurityFiles;
 
 use crate::format::Format;
 
@@ -31,9 +33,17 @@ pub struct Args {
     /// Print the time that each statement took, on standard error
     #[arg(long)]
     pub timing: bool,
+    /// Send the statements to a server, grpc://HOST:PORT or grpc+tls://HOST:PORT, instead of running them here
+    #[arg(long, value_name = "URL", conflicts_with_all = ENGINE_ARGS)]
+    pub connect: Option<ServerAddress>,
+    #[command(flatten)]
+    pub security: SecurityArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
+
+/// What a server was told when it started, and what it serves.
+const ENGINE_ARGS: [&str; 6] = ["place", "threads", "partitions", "scheduler", "memory_limit", "temp_dir"];
 
 /// What has a command of its own.
 #[derive(Debug, Subcommand)]
@@ -52,6 +62,45 @@ pub enum Subcommands {
         #[command(flatten)]
         engine: EngineArgs,
     },
+    /// Answer Flight SQL clients: ADBC, JDBC, ODBC, and `dovetail --connect`
+    Server(ServerArgs),
+}
+
+/// What is served, where and to whom.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServerArgs {
+    /// Folder or URL to serve: each Parquet file or sub-folder in it is a table
+    #[arg(value_name = "DIR_OR_URL")]
+    pub place: Option<String>,
+    /// Where to listen; port 0 picks a free one, which is told on standard error
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:31337")]
+    pub listen: String,
+    /// Listen without TLS or without a token even where other machines can reach the port: anyone who does can
+    /// then read all data and run queries
+    #[arg(long)]
+    pub insecure: bool,
+    #[command(flatten)]
+    pub security: SecurityArgs,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// How connections are protected, for both ends.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct SecurityArgs {
+    /// Certificate that this process shows to the other side, in PEM form
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of that certificate, in PEM form
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificate of the authority that must have signed the other side's, in PEM form; a server with it
+    /// refuses clients without a certificate
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// File with the token that clients must show; 16 characters or more
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// How queries are executed.
@@ -103,6 +152,29 @@ impl EngineArgs {
     }
 }
 
+impl SecurityArgs {
+    /// The files to read.
+    pub fn files(&self) -> SecurityFiles {
+        SecurityFiles {
+            cert: self.tls_cert.clone(),
+            key: self.tls_key.clone(),
+            authority: self.tls_ca.clone(),
+            token: self.token_file.clone(),
+        }
+    }
+
+    /// A flag that was given, if one was.
+    pub fn first_given(&self) -> Option<&'static str> {
+        let given = [
+            ("--tls-cert", self.tls_cert.is_some()),
+            ("--tls-key", self.tls_key.is_some()),
+            ("--tls-ca", self.tls_ca.is_some()),
+            ("--token-file", self.token_file.is_some()),
+        ];
+        given.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n >= 1 => Ok(n),
@@ -141,6 +213,21 @@ mod tests {
             assert!(Args::try_parse_from(["dovetail"].into_iter().chain(words)).is_err(), "{words:?}");
         }
         assert!(Args::try_parse_from(["dovetail", "demo", "--scale-factor", "0"]).is_err());
+    }
+
+    #[test]
+    fn a_connection_has_nothing_of_the_engine() {
+        let url = "grpc://localhost:1";
+        let args = Args::try_parse_from(["dovetail", "--connect", url, "-c", "SELECT 1"]).unwrap();
+        assert_eq!(args.connect.unwrap().to_string(), url);
+        for words in
+            [&["data"][..], &["--threads", "2"], &["--memory-limit", "1GB"], &["--scheduler", "threads"]]
+        {
+            let words = ["dovetail", "--connect", url].iter().chain(words);
+            assert!(Args::try_parse_from(words).is_err());
+        }
+        assert!(Args::try_parse_from(["dovetail", "--connect", "localhost"]).is_err());
+        assert!(Args::try_parse_from(["dovetail", "server", "--tls-cert", "a"]).is_err());
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! The `dovetail` command: one-shot queries, the interactive shell, the demo.
+//! The `dovetail` command: one-shot queries, the interactive shell, the demo, the server.
 //!
 //! ```text
-//! main ─ args ─┬─ oneshot ──┐
-//!              ├─ shell ────┼─▶ engine::Session ─▶ format ─▶ stdout
-//!              └─ demo ─────┘
+//! main ─ args ─┬─ oneshot ─┬─▶ database ─┬─▶ engine::Session ──────┬─▶ format ─▶ stdout
+//!              ├─ shell ───┘             └─▶ server::remote ───────┤
+//!              ├─ demo ────────────────────▶ engine::Session ──────┘
+//!              └─ server ──────────────────▶ server::flight_sql
 //! ```
 //!
 //! What always holds: results go to stdout, everything about them to stderr; a result is complete
@@ -11,10 +12,12 @@
 
 pub mod allocator;
 pub mod args;
+pub mod database;
 pub mod demo;
 pub mod format;
 pub mod interrupt;
 pub mod oneshot;
 pub mod progress;
 pub mod run;
+pub mod server;
 pub mod shell;

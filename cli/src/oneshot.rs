@@ -4,15 +4,16 @@ use std::io::{self, BufWriter, Write};
 use std::time::Instant;
 
 use anyhow::Result;
-use dovetail_engine::{EngineError, Session};
+use dovetail_engine::EngineError;
 
+use crate::database::Database;
 use crate::format::{Format, Layout, write_result};
 use crate::interrupt::Interrupts;
 use crate::progress::with_progress;
 
 /// How a script is run and its results are printed.
 pub struct OneShot<'a> {
-    pub session: &'a Session,
+    pub database: &'a Database,
     pub format: Format,
     /// Print the time of each statement on stderr.
     pub timing: bool,
@@ -23,13 +24,13 @@ impl OneShot<'_> {
     /// Runs a script's statements one by one; a result is printed once it is complete.
     pub fn run(&mut self, script: &str) -> Result<()> {
         let layout = Layout::of_stdout();
-        for statement in self.session.statements(script)? {
+        for statement in self.database.statements(script)? {
             // Pressed while nothing ran that it could have stopped.
             if self.interrupts.raised() {
                 return Err(EngineError::Cancelled.into());
             }
             let start = Instant::now();
-            let result = with_progress(self.session, || self.session.stream(&statement))?;
+            let result = with_progress(self.database, || self.database.stream(&statement))?;
             let elapsed = start.elapsed();
             let mut out = BufWriter::new(io::stdout().lock());
             write_result(&mut out, result, self.format, &layout, None)?;

@@ -4,8 +4,10 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use dovetail_engine::Progress;
 use dovetail_engine::memory::readable;
-use dovetail_engine::{Progress, Session};
+
+use crate::database::Database;
 
 /// Quick queries show nothing.
 const BEFORE_FIRST: Duration = Duration::from_millis(500);
@@ -14,7 +16,7 @@ const BETWEEN: Duration = Duration::from_millis(250);
 const CLEAR: &str = "\r\x1b[2K";
 
 /// Runs a statement while another thread shows how far it is, if somebody can see it.
-pub fn with_progress<T>(session: &Session, work: impl FnOnce() -> T) -> T {
+pub fn with_progress<T>(database: &Database, work: impl FnOnce() -> T) -> T {
     if !io::stderr().is_terminal() {
         return work();
     }
@@ -26,7 +28,7 @@ pub fn with_progress<T>(session: &Session, work: impl FnOnce() -> T) -> T {
             let mut shown = false;
             while is_done.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 wait = BETWEEN;
-                if let Some(progress) = session.progress() {
+                if let Some(progress) = database.progress() {
                     shown = true;
                     // A terminal that is gone is no reason to stop the query.
                     let _ = write!(io::stderr(), "{CLEAR}{}", line(&progress, start.elapsed()));

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use dovetail_engine::Session;
 
 use crate::allocator::keep_freed_memory;
 use crate::args::{Args, Subcommands};
+use crate::database::Database;
 use crate::interrupt::Interrupts;
 use crate::oneshot::OneShot;
 use crate::{demo, shell};
@@ -17,23 +17,24 @@ use crate::{demo, shell};
 /// Does what the command line asks for.
 pub fn run(args: Args) -> Result<()> {
     log_to_stderr();
-    if let Some(Subcommands::Demo { dir, scale_factor, data_only, engine }) = &args.command {
-        return demo::run(dir, *scale_factor, *data_only, engine);
+    match &args.command {
+        Some(Subcommands::Demo { dir, scale_factor, data_only, engine }) => {
+            return demo::run(dir, *scale_factor, *data_only, engine);
+        }
+        Some(Subcommands::Server(server)) => return crate::server::run(server),
+        None => {}
     }
     if args.engine.memory_limit.is_none() {
         keep_freed_memory();
     }
-    let session = match &args.place {
-        Some(place) => Session::open(place, args.engine.session_options())?,
-        None => Session::new(args.engine.session_options())?,
-    };
+    let database = Database::open(&args)?;
     if args.sql.is_empty() && args.file.is_empty() && io::stdin().is_terminal() {
-        return shell::run(&session, &args);
+        return shell::run(&database, &args);
     }
     let scripts = scripts(&args)?;
-    let interrupts = cancel_on_interrupt(&session)?;
+    let interrupts = cancel_on_interrupt(&database)?;
     let mut oneshot =
-        OneShot { session: &session, format: args.format, timing: args.timing, interrupts: &interrupts };
+        OneShot { database: &database, format: args.format, timing: args.timing, interrupts: &interrupts };
     for script in scripts {
         oneshot.run(&script)?;
     }
@@ -41,8 +42,8 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// Ctrl-C stops the running statement, and with it the script; a second one ends the process at once.
-fn cancel_on_interrupt(session: &Session) -> io::Result<Interrupts> {
-    let cancel = session.cancel_handle();
+fn cancel_on_interrupt(database: &Database) -> io::Result<Interrupts> {
+    let cancel = database.cancel_handle();
     let pressed = AtomicBool::new(false);
     Interrupts::watch(move || {
         if pressed.swap(true, Ordering::SeqCst) {

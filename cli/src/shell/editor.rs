@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use dovetail_engine::Session;
 use rustyline::completion::Completer;
 use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
@@ -12,10 +11,11 @@ use rustyline::{Context, Helper, Result};
 use super::command::is_command;
 use super::completion::{self, Known};
 use super::lex::{Kind, is_whole, tokens};
+use crate::database::Database;
 
 /// Answers the line editor's questions.
 pub struct Sql<'a> {
-    pub session: &'a Session,
+    pub database: &'a Database,
     pub colours: bool,
 }
 
@@ -36,7 +36,7 @@ impl Completer for Sql<'_> {
             name: t.name,
         };
         // Completion without tables is better than none.
-        let tables: Vec<Known> = self.session.tables().unwrap_or_default().into_iter().map(known).collect();
+        let tables: Vec<Known> = self.database.tables().unwrap_or_default().into_iter().map(known).collect();
         Ok(completion::complete(line, cursor, &tables))
     }
 }

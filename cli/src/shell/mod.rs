@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! rustyline ─ entry ─┬─ command ─▶ Shell::command
-//!                    └─ SQL ─────▶ Session::execute ─▶ format ─▶ stdout
+//!                    └─ SQL ─────▶ Database::stream ─▶ format ─▶ stdout
 //! ```
 //!
 //! What always holds: an error or Ctrl-C ends the entry at hand, never the shell.
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::RecordBatch;
 use clap::ValueEnum;
-use dovetail_engine::{EngineError, ResultStream, Session, TableInfo};
+use dovetail_engine::{EngineError, ResultStream, TableInfo};
 use rustyline::error::ReadlineError;
 use rustyline::{CompletionType, Config, Editor};
 
@@ -32,6 +32,7 @@ use self::command::Command;
 use self::editor::Sql;
 use crate::allocator::give_back_freed_memory;
 use crate::args::Args;
+use crate::database::Database;
 use crate::format::{Format, Layout, ROWS_SHOWN, write_result, write_rows};
 use crate::interrupt::Interrupts;
 use crate::progress::with_progress;
@@ -41,12 +42,12 @@ use crate::run::{ansi, is_broken_pipe, print_error};
 const READ_DEPTH_MAX: usize = 16;
 
 /// Reads statements from the terminal until the person leaves.
-pub fn run(session: &Session, args: &Args) -> Result<()> {
-    let mut editor = editor(session)?;
+pub fn run(database: &Database, args: &Args) -> Result<()> {
+    let mut editor = editor(database)?;
     let running = Arc::new(AtomicBool::new(false));
     // After the editor, which on its creation takes the signal for itself.
     let interrupts = {
-        let (cancel, running) = (session.cancel_handle(), running.clone());
+        let (cancel, running) = (database.cancel_handle(), running.clone());
         // Without a running statement there is nothing to stop, least of all the next one.
         Interrupts::watch(move || {
             if running.load(Ordering::SeqCst) {
@@ -55,13 +56,14 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
         })?
     };
     let format = args.format;
-    let mut shell = Shell { session, format, timer: true, width: None, running, interrupts, read_depth: 0 };
+    let mut shell = Shell { database, format, timer: true, width: None, running, interrupts, read_depth: 0 };
     let history = history::path();
     if let Some(path) = &history {
         // There is none yet at the first start.
         let _ = editor.load_history(path);
     }
-    shell.greet(args.place.as_deref())?;
+    let place = args.place.clone().or_else(|| args.connect.as_ref().map(ToString::to_string));
+    shell.greet(place.as_deref())?;
     loop {
         match editor.readline("dovetail> ") {
             Ok(entry) if entry.trim().is_empty() => {}
@@ -87,14 +89,14 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     }
 }
 
-fn editor(session: &Session) -> Result<Editor<Sql<'_>, rustyline::history::FileHistory>> {
+fn editor(database: &Database) -> Result<Editor<Sql<'_>, rustyline::history::FileHistory>> {
     let config = Config::builder()
         .max_history_size(10_000)?
         .history_ignore_space(true)
         .completion_type(CompletionType::List)
         .build();
     let mut editor = Editor::with_config(config)?;
-    editor.set_helper(Some(Sql { session, colours: ansi(&io::stdout()) }));
+    editor.set_helper(Some(Sql { database, colours: ansi(&io::stdout()) }));
     Ok(editor)
 }
 
@@ -105,7 +107,7 @@ enum Next {
 }
 
 struct Shell<'a> {
-    session: &'a Session,
+    database: &'a Database,
     format: Format,
     /// Whether times are printed.
     timer: bool,
@@ -119,7 +121,7 @@ struct Shell<'a> {
 
 impl Shell<'_> {
     fn greet(&self, place: Option<&str>) -> Result<()> {
-        let tables = self.session.tables()?.len();
+        let tables = self.database.tables()?.len();
         let of = place.map(|p| format!(" of {p}")).unwrap_or_default();
         let what = if tables == 1 { "table" } else { "tables" };
         writeln!(
@@ -173,10 +175,10 @@ impl Shell<'_> {
     }
 
     fn run_script(&mut self, script: &str) -> Result<()> {
-        for statement in self.session.statements(script)? {
+        for statement in self.database.statements(script)? {
             let start = Instant::now();
             self.running.store(true, Ordering::SeqCst);
-            let result = with_progress(self.session, || self.session.stream(&statement));
+            let result = with_progress(self.database, || self.database.stream(&statement));
             self.running.store(false, Ordering::SeqCst);
             match result {
                 Ok(result) => self.print(result, start.elapsed())?,
@@ -199,12 +201,12 @@ impl Shell<'_> {
     }
 
     fn print_tables(&self) -> Result<()> {
-        self.print_batch(listing::tables(&self.session.tables()?)?)
+        self.print_batch(listing::tables(&self.database.tables()?)?)
     }
 
     fn print_schema(&self, table: Option<&str>) -> Result<()> {
         let wanted = |t: &TableInfo| table.is_none_or(|name| t.name.eq_ignore_ascii_case(name));
-        let tables: Vec<TableInfo> = self.session.tables()?.into_iter().filter(wanted).collect();
+        let tables: Vec<TableInfo> = self.database.tables()?.into_iter().filter(wanted).collect();
         if let (Some(name), true) = (table, tables.is_empty()) {
             bail!("there is no table {name}; .tables lists them");
         }

@@ -1,0 +1,62 @@
+//! `dovetail server`: a session on the network until Ctrl-C or SIGTERM.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use dovetail_engine::Session;
+use dovetail_server::Listening;
+use dovetail_server::flight_sql::FlightSql;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::service::Routes;
+
+use crate::allocator::keep_freed_memory;
+use crate::args::ServerArgs;
+
+/// Threads that read from and write to connections; queries have their own.
+const NETWORK_THREADS: usize = 2;
+/// For statements that were cancelled when the server ends.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Serves until it is told to end.
+pub fn run(args: &ServerArgs) -> Result<()> {
+    if args.engine.memory_limit.is_none() {
+        keep_freed_memory();
+    }
+    // Flags first: what is wrong with them is known before a large folder has been looked at.
+    let listening = Listening::bind(&args.listen, args.security.files().read()?, args.insecure)?;
+    let options = args.engine.session_options();
+    let session = Arc::new(match &args.place {
+        Some(place) => Session::open(place, options)?,
+        None => Session::new(options)?,
+    });
+    let runtime = network()?;
+    let outcome = runtime.block_on(serve(listening, session.clone()));
+    session.cancel_handle().cancel();
+    // Before the session, which must not be dropped on one of the runtime's threads.
+    runtime.shutdown_timeout(SHUTDOWN);
+    outcome
+}
+
+async fn serve(listening: Listening, session: Arc<Session>) -> Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stop = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let routes = Routes::new(FlightSql::new(session).server(listening.security()));
+    writeln!(io::stderr(), "listening on {}", listening.url())?;
+    Ok(listening.serve(routes, stop).await?)
+}
+
+fn network() -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(NETWORK_THREADS)
+        .thread_name("dovetail-network")
+        .enable_all()
+        .build()
+}
