@@ -64,6 +64,8 @@ pub enum Subcommands {
     },
     /// Answer Flight SQL clients: ADBC, JDBC, ODBC, and `dovetail --connect`
     Server(ServerArgs),
+    /// Run tasks for a server: join it, and leave it again at will
+    Worker(WorkerArgs),
 }
 
 /// What is served, where and to whom.
@@ -79,10 +81,47 @@ pub struct ServerArgs {
     /// then read all data and run queries
     #[arg(long)]
     pub insecure: bool,
+    /// Start so many workers on this machine, and run queries on them; memory and threads are shared out evenly
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "scheduler")]
+    pub local_workers: Option<usize>,
     #[command(flatten)]
     pub security: SecurityArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// Whom a worker works for, and with what.
+#[derive(Debug, Clone, clap::Args)]
+pub struct WorkerArgs {
+    /// The server to join, grpc://HOST:PORT or grpc+tls://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    pub scheduler: ServerAddress,
+    /// Where other workers and the server fetch what this one has made; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    pub listen: String,
+    /// The URL by which they reach it, where that is not the address it listens on
+    #[arg(long, value_name = "URL")]
+    pub advertise: Option<ServerAddress>,
+    /// Tasks at a time [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub threads: Option<usize>,
+    /// Memory that tasks may hold: 512MB, 2GiB or a share such as 50%; beyond it they spill to disk
+    /// [default: 80% of what the machine or the container has]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<MemoryLimit>,
+    /// Directory to spill to, or DIR=SIZE with the most that may lie there; may be given several times
+    /// [default: the system's directory for temporary files]
+    #[arg(long, value_name = "DIR[=SIZE]", value_parser = parse_spill_directory)]
+    pub temp_dir: Vec<SpillDirectory>,
+    /// Listen without TLS or without a token even where other machines can reach the port: anyone who does can
+    /// then read what queries make
+    #[arg(long)]
+    pub insecure: bool,
+    /// End when standard input does: for workers that a server starts
+    #[arg(long, hide = true)]
+    pub attached: bool,
+    #[command(flatten)]
+    pub security: SecurityArgs,
 }
 
 /// How connections are protected, for both ends.

@@ -21,3 +21,4 @@ pub mod progress;
 pub mod run;
 pub mod server;
 pub mod shell;
+pub mod worker;

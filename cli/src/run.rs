@@ -22,6 +22,7 @@ pub fn run(args: Args) -> Result<()> {
             return demo::run(dir, *scale_factor, *data_only, engine);
         }
         Some(Subcommands::Server(server)) => return crate::server::run(server),
+        Some(Subcommands::Worker(worker)) => return crate::worker::run(worker),
         None => {}
     }
     if args.engine.memory_limit.is_none() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use dovetail_engine::Session;
 use dovetail_server::Listening;
+use dovetail_server::cluster::SchedulerSide;
 use dovetail_server::flight_sql::FlightSql;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +15,7 @@ use tonic::service::Routes;
 
 use crate::allocator::keep_freed_memory;
 use crate::args::ServerArgs;
+use crate::worker::{LocalWorkers, Shares};
 
 /// Threads that read from and write to connections; queries have their own.
 const NETWORK_THREADS: usize = 2;
@@ -27,20 +29,27 @@ pub fn run(args: &ServerArgs) -> Result<()> {
     }
     // Flags first: what is wrong with them is known before a large folder has been looked at.
     let listening = Listening::bind(&args.listen, args.security.files().read()?, args.insecure)?;
-    let options = args.engine.session_options();
+    let mut options = args.engine.session_options();
+    let shares = Shares::of(args, &options);
+    options.memory_limit = Some(shares.memory_limit);
     let session = Arc::new(match &args.place {
         Some(place) => Session::open(place, options)?,
         None => Session::new(options)?,
     });
     let runtime = network()?;
-    let outcome = runtime.block_on(serve(listening, session.clone()));
+    let outcome =
+        runtime.block_on(serve(listening, session.clone(), |url| LocalWorkers::start(url, args, &shares)));
     session.cancel_handle().cancel();
     // Before the session, which must not be dropped on one of the runtime's threads.
     runtime.shutdown_timeout(SHUTDOWN);
     outcome
 }
 
-async fn serve(listening: Listening, session: Arc<Session>) -> Result<()> {
+async fn serve(
+    listening: Listening,
+    session: Arc<Session>,
+    workers: impl FnOnce(&str) -> Result<LocalWorkers>,
+) -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let stop = async move {
         tokio::select! {
@@ -48,12 +57,19 @@ async fn serve(listening: Listening, session: Arc<Session>) -> Result<()> {
             _ = terminate.recv() => {}
         }
     };
-    let routes = Routes::new(FlightSql::new(session).server(listening.security()));
-    writeln!(io::stderr(), "listening on {}", listening.url())?;
-    Ok(listening.serve(routes, stop).await?)
+    let scheduler = SchedulerSide::start(&session, listening.security())?;
+    let flight_sql = FlightSql::new(session).with_tickets(scheduler.tickets()).server(listening.security());
+    let routes = Routes::new(flight_sql).add_service(scheduler.control());
+    let url = listening.url();
+    let serving = listening.serve(routes, stop);
+    // They join as soon as they are answered; they end with this.
+    let _workers = workers(&url)?;
+    writeln!(io::stderr(), "listening on {url}")?;
+    Ok(serving.await?)
 }
 
-fn network() -> io::Result<Runtime> {
+/// Threads that read from and write to connections.
+pub fn network() -> io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(NETWORK_THREADS)
         .thread_name("dovetail-network")

@@ -1,6 +1,6 @@
-use std::sync::Arc;
-use dovetail_engine::{Session, SessionOptions, MemoryLimit, SpillPolicy, QueryResult};
+use dovetail_engine::{MemoryLimit, QueryResult, Session, SessionOptions, SpillPolicy};
 use dovetail_server::{Listening, cluster::SchedulerSide, flight_sql::FlightSql, security::Security, worker};
+use std::sync::Arc;
 use tonic::service::Routes;
 
 fn rows(r: &QueryResult) -> Vec<String> {
@@ -13,22 +13,41 @@ fn main() {
     let threads: usize = args[3].parse().unwrap();
     let workers: usize = args[4].parse().unwrap();
     let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let session = Arc::new(Session::open(&args[1], SessionOptions { threads: 2, ..Default::default() }).unwrap());
+    let session =
+        Arc::new(Session::open(&args[1], SessionOptions { threads: 2, ..Default::default() }).unwrap());
     let local = Session::open(&args[1], SessionOptions { threads: 2, ..Default::default() }).unwrap();
     let (_keep, _stop) = rt.block_on(async {
         let listening = Listening::bind("127.0.0.1:0", Security::default(), false).unwrap();
         let url = listening.url();
         let side = SchedulerSide::start(&session, &Security::default()).unwrap();
-        let routes = Routes::new(FlightSql::new(session.clone()).with_tickets(side.tickets()).server(&Security::default())).add_service(side.control());
+        let routes = Routes::new(
+            FlightSql::new(session.clone()).with_tickets(side.tickets()).server(&Security::default()),
+        )
+        .add_service(side.control());
         tokio::spawn(listening.serve(routes, std::future::pending()));
         let (stop, stopped) = tokio::sync::watch::channel(false);
         for _ in 0..workers {
             let l = Listening::bind("127.0.0.1:0", Security::default(), false).unwrap();
-            let options = worker::WorkerOptions { scheduler: url.clone(), advertise: None, threads, memory_limit: MemoryLimit::Bytes(std::env::var("LIMIT").ok().map_or(4 << 30, |l| l.parse().unwrap())), spill_directories: vec![], spill: SpillPolicy::AtLimit };
+            let options = worker::WorkerOptions {
+                scheduler: url.clone(),
+                advertise: None,
+                threads,
+                memory_limit: MemoryLimit::Bytes(
+                    std::env::var("LIMIT").ok().map_or(4 << 30, |l| l.parse().unwrap()),
+                ),
+                spill_directories: vec![],
+                spill: SpillPolicy::AtLimit,
+            };
             let stopped = stopped.clone();
-            tokio::spawn(async move { if let Err(e) = worker::run(options, l, stopped).await { eprintln!("worker: {e}"); } });
+            tokio::spawn(async move {
+                if let Err(e) = worker::run(options, l, stopped).await {
+                    eprintln!("worker: {e}");
+                }
+            });
         }
-        while side.slots() < (workers * threads) as u32 { tokio::time::sleep(std::time::Duration::from_millis(20)).await; }
+        while side.slots() < (workers * threads) as u32 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
         (side, stop)
     });
     let mut files: Vec<_> = std::fs::read_dir(&args[2]).unwrap().map(|e| e.unwrap().path()).collect();
@@ -36,7 +55,9 @@ fn main() {
     let (mut a, mut b) = (0.0, 0.0);
     for f in files {
         let name = f.file_stem().unwrap().to_string_lossy().to_string();
-        if args.len() > 5 && !args[5].split(',').any(|q| q == name) { continue; }
+        if args.len() > 5 && !args[5].split(',').any(|q| q == name) {
+            continue;
+        }
         let sql = std::fs::read_to_string(&f).unwrap();
         for sql in session.statements(&sql).unwrap() {
             let t = std::time::Instant::now();
@@ -45,15 +66,31 @@ fn main() {
             let t = std::time::Instant::now();
             let c = session.execute(&sql);
             let ct = t.elapsed().as_secs_f64();
-            a += lt; b += ct;
+            a += lt;
+            b += ct;
             match (l, c) {
                 (Ok(l), Ok(c)) => {
                     let (mut l, mut c) = (rows(&l), rows(&c));
                     let same = l == c;
-                    l.sort(); c.sort();
-                    println!("{name} {lt:.3} {ct:.3} {:.2} {}", ct / lt, if same { "same" } else if l == c { "same rows" } else { "DIFFERENT" });
+                    l.sort();
+                    c.sort();
+                    println!(
+                        "{name} {lt:.3} {ct:.3} {:.2} {}",
+                        ct / lt,
+                        if same {
+                            "same"
+                        } else if l == c {
+                            "same rows"
+                        } else {
+                            "DIFFERENT"
+                        }
+                    );
                 }
-                (l, c) => println!("{name} {:?} {:?}", l.err().map(|e| e.to_string()), c.err().map(|e| e.to_string())),
+                (l, c) => println!(
+                    "{name} {:?} {:?}",
+                    l.err().map(|e| e.to_string()),
+                    c.err().map(|e| e.to_string())
+                ),
             }
         }
     }
