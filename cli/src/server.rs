@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use dovetail_engine::Session;
 use dovetail_server::Listening;
-use dovetail_server::cluster::SchedulerSide;
+use dovetail_server::cluster::{Recovery, SchedulerSide};
 use dovetail_server::flight_sql::FlightSql;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,7 +57,7 @@ async fn serve(
             _ = terminate.recv() => {}
         }
     };
-    let scheduler = SchedulerSide::start(&session, listening.security())?;
+    let scheduler = SchedulerSide::start(&session, listening.security(), Recovery::On)?;
     let flight_sql = FlightSql::new(session).with_tickets(scheduler.tickets()).server(listening.security());
     let routes = Routes::new(flight_sql).add_service(scheduler.control());
     let url = listening.url();

@@ -19,7 +19,7 @@ fn main() {
     let (_keep, _stop) = rt.block_on(async {
         let listening = Listening::bind("127.0.0.1:0", Security::default(), false).unwrap();
         let url = listening.url();
-        let side = SchedulerSide::start(&session, &Security::default()).unwrap();
+        let side = SchedulerSide::start(&session, &Security::default(), Default::default()).unwrap();
         let routes = Routes::new(
             FlightSql::new(session.clone()).with_tickets(side.tickets()).server(&Security::default()),
         )

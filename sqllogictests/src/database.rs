@@ -2,48 +2,64 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use anyhow::Result;
 use dovetail_engine::{SchedulerKind, Session, SessionOptions, SpillPolicy, StatementKind};
 use sqllogictest::{DB, DBOutput, DefaultColumnType};
 
 use crate::cells::{column_texts, column_type};
+use crate::cluster::Cluster;
 
 /// One way to run the suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Configuration {
-    pub scheduler: SchedulerKind,
+    pub driver: Driver,
     pub partitions: usize,
     /// Whatever can be spilled is spilled, however much memory there is.
     pub spills: bool,
 }
 
+/// What runs the tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    Threads,
+    Synchronous,
+    /// So many workers, as processes, of one thread each.
+    Cluster {
+        workers: usize,
+    },
+}
+
 /// Every way in which the answers must be the same.
-pub const CONFIGURATIONS: [Configuration; 8] = [
-    Configuration { scheduler: SchedulerKind::Threads, partitions: 1, spills: false },
-    Configuration { scheduler: SchedulerKind::Threads, partitions: 2, spills: false },
-    Configuration { scheduler: SchedulerKind::Threads, partitions: 7, spills: false },
-    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 1, spills: false },
-    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 2, spills: false },
-    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 7, spills: false },
-    Configuration { scheduler: SchedulerKind::Threads, partitions: 7, spills: true },
-    Configuration { scheduler: SchedulerKind::Synchronous, partitions: 2, spills: true },
+pub const CONFIGURATIONS: [Configuration; 9] = [
+    Configuration { driver: Driver::Threads, partitions: 1, spills: false },
+    Configuration { driver: Driver::Threads, partitions: 2, spills: false },
+    Configuration { driver: Driver::Threads, partitions: 7, spills: false },
+    Configuration { driver: Driver::Synchronous, partitions: 1, spills: false },
+    Configuration { driver: Driver::Synchronous, partitions: 2, spills: false },
+    Configuration { driver: Driver::Synchronous, partitions: 7, spills: false },
+    Configuration { driver: Driver::Threads, partitions: 7, spills: true },
+    Configuration { driver: Driver::Synchronous, partitions: 2, spills: true },
+    Configuration { driver: Driver::Cluster { workers: 2 }, partitions: 4, spills: false },
 ];
 
 impl fmt::Display for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheduler = match self.scheduler {
-            SchedulerKind::Threads => "threads",
-            SchedulerKind::Synchronous => "synchronous",
-        };
         let spills = if self.spills { ", spilling" } else { "" };
-        write!(f, "{scheduler}, {} partitions{spills}", self.partitions)
+        match self.driver {
+            Driver::Threads => write!(f, "threads, {} partitions{spills}", self.partitions),
+            Driver::Synchronous => write!(f, "synchronous, {} partitions{spills}", self.partitions),
+            Driver::Cluster { workers } => write!(f, "cluster, {workers} workers{spills}"),
+        }
     }
 }
 
 /// A session under test.
 pub struct Database {
-    session: Session,
+    // Before the session, whose queries they run.
+    _cluster: Option<Cluster>,
+    session: Arc<Session>,
     /// Every query that has rows must have spilled.
     spills: bool,
 }
@@ -52,10 +68,12 @@ impl Database {
     /// An empty catalog, or the tables in `folder`.
     pub fn open(configuration: Configuration, folder: Option<&str>) -> Result<Database> {
         let mut options = SessionOptions::default();
-        let Configuration { scheduler, partitions, spills } = configuration;
+        let Configuration { driver, partitions, spills } = configuration;
         // More threads than a small machine has cores, so that tasks meet in every order.
         options.threads = 4;
-        options.scheduler = scheduler;
+        if driver == Driver::Synchronous {
+            options.scheduler = SchedulerKind::Synchronous;
+        }
         options.partitions = Some(partitions);
         if spills {
             options.spill = SpillPolicy::Always;
@@ -64,7 +82,12 @@ impl Database {
             Some(folder) => Session::open(folder, options)?,
             None => Session::new(options)?,
         };
-        Ok(Database { session, spills })
+        let session = Arc::new(session);
+        let cluster = match driver {
+            Driver::Threads | Driver::Synchronous => None,
+            Driver::Cluster { workers } => Some(Cluster::start(&session, workers, &[])?),
+        };
+        Ok(Database { _cluster: cluster, session, spills })
     }
 
     /// Between two statements no memory is reserved and no file is there, however the last one ended. A panic,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use dovetail_sqllogictests::cluster::became_a_worker;
 use dovetail_sqllogictests::database::CONFIGURATIONS;
 use dovetail_sqllogictests::file;
 use sqllogictest::harness::{Arguments, Failed, Trial, glob, run};
@@ -15,6 +16,9 @@ use sqllogictest::harness::{Arguments, Failed, Trial, glob, run};
 const SCALE_FACTOR: f64 = 0.01;
 
 fn main() -> ExitCode {
+    if let Some(code) = became_a_worker() {
+        return code;
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt");
     let tpch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tpch-sf{SCALE_FACTOR}"));
     if let Err(e) = dovetail_cli::demo::data::write(&tpch, SCALE_FACTOR, 2, &|| false) {

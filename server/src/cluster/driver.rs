@@ -51,8 +51,22 @@ pub enum Input {
     Ticked,
 }
 
+/// What the driver does about losses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Recovery {
+    /// What is lost is made again.
+    #[default]
+    On,
+    /// A query fails with the first thing that it loses. For tests, which show so that a fault was one.
+    Off,
+}
+
 /// Starts the driver's thread. The host is the scheduler's own, for what runs at home and for tables in memory.
-pub fn start(runtime: &Handle, fetcher: Arc<dyn Fetcher>) -> std::io::Result<(ClusterHandle, Arc<Host>)> {
+pub fn start(
+    runtime: &Handle,
+    fetcher: Arc<dyn Fetcher>,
+    recovery: Recovery,
+) -> std::io::Result<(ClusterHandle, Arc<Host>)> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let host = Arc::new(Host::new(HOME_SLOTS as usize, Arc::new(HomeEnds(sender.clone())))?);
     let slots = Arc::new(AtomicU32::new(0));
@@ -66,6 +80,7 @@ pub fn start(runtime: &Handle, fetcher: Arc<dyn Fetcher>) -> std::io::Result<(Cl
         next_query: 0,
         next_worker: HOME.0 + 1,
         slots: slots.clone(),
+        recovery,
         actions: vec![],
     };
     let ticks = sender.downgrade();
@@ -102,6 +117,7 @@ struct Driver {
     next_query: u64,
     next_worker: u32,
     slots: Arc<AtomicU32>,
+    recovery: Recovery,
     actions: Vec<Action>,
 }
 
@@ -179,7 +195,22 @@ impl Driver {
         if let Some(gone) = self.workers.remove(&worker) {
             tracing::warn!(worker = worker.0, name = gone.hello.name, "worker is gone");
             self.count_slots();
+            self.fail_without_recovery(&gone);
             self.tell(Event::WorkerLost { worker });
+        }
+    }
+
+    fn fail_without_recovery(&mut self, lost: &Worker) {
+        if self.recovery == Recovery::On {
+            return;
+        }
+        let queries: Vec<QueryId> = self.queries.keys().copied().filter(|q| lost.has_begun(*q)).collect();
+        for id in queries {
+            if let Some(query) = self.queries.get_mut(&id) {
+                let message = format!("worker {} is lost", lost.hello.name);
+                query.failure.get_or_insert(EngineError::Lost { outputs: vec![], message });
+            }
+            self.tell(Event::QueryCancelled { query: id });
         }
     }
 
@@ -272,6 +303,10 @@ impl Driver {
         failure: Failure,
         error: EngineError,
     ) {
+        let failure = match (self.recovery, failure) {
+            (Recovery::Off, Failure::Transient | Failure::InputLost(_)) => Failure::Fatal,
+            (_, failure) => failure,
+        };
         if let Some(query) = self.queries.get_mut(&id) {
             let task = output.task;
             tracing::info!(query = id.0, stage = task.stage.0, task = task.partition, %error, "a task has failed");
@@ -462,7 +497,7 @@ impl Driver {
         let Some(query) = self.queries.get_mut(&id) else { return };
         let failure = query.failure.take();
         let error = match cause {
-            Cause::Cancelled => EngineError::Cancelled,
+            Cause::Cancelled => failure.filter(|_| !query.is_cancelled).unwrap_or(EngineError::Cancelled),
             Cause::Failed { .. } => failure.unwrap_or_else(|| EngineError::internal("a task has failed")),
             Cause::GivenUp { task, attempts } => {
                 let last = failure.map_or(String::new(), |e| format!("; the first failure was: {e}"));

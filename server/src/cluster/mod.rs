@@ -33,6 +33,7 @@ use crate::data::serve::DataServer;
 use crate::flight_sql::TicketHandler;
 use crate::security::{Security, ServerAuth};
 
+pub use driver::Recovery;
 use service::ControlService;
 
 /// Tasks of a scan stage for each slot of the cluster: enough that one slow task does not hold up the rest.
@@ -56,10 +57,10 @@ impl SchedulerSide {
     ///
     /// # Errors
     /// The operating system gives no threads.
-    pub fn start(session: &Session, security: &Security) -> crate::Result<SchedulerSide> {
+    pub fn start(session: &Session, security: &Security, recovery: Recovery) -> crate::Result<SchedulerSide> {
         let runtime = tokio::runtime::Handle::current();
         let fetcher = FlightFetcher::new(runtime.clone(), Connector::new(security.clone())?);
-        let (handle, host) = driver::start(&runtime, fetcher)?;
+        let (handle, host) = driver::start(&runtime, fetcher, recovery)?;
         session.attach_cluster(Arc::new(handle.clone()));
         let data = DataServer { host, tables: Some(session.catalog()) };
         Ok(SchedulerSide { handle, data, auth: ServerAuth::new(security) })
