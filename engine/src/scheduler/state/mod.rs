@@ -64,13 +64,13 @@ pub struct Scheduler {
     now_ms: Option<u64>,
     /// A defect that the simulator is to find.
     #[cfg(test)]
-    pub(super) planted: Option<PlantedBug>,
+    pub(in crate::scheduler) planted: Option<PlantedBug>,
 }
 
 /// Defects that can be switched on, to show that the simulator finds such.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PlantedBug {
+pub(in crate::scheduler) enum PlantedBug {
     /// The outputs of a lost worker are taken to be still there.
     ForgetsLostOutputs,
     /// An attempt that was superseded becomes the task's output when it finishes.

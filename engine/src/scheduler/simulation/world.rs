@@ -1,0 +1,424 @@
+//! A whole cluster in one thread: the real scheduler, its driver, workers, and the time between them.
+//!
+//! What happens next is the earliest in one queue of happenings; all chance comes from the seed. Connections keep
+//! the order of their messages; how long each takes, and whether it comes twice, is chance. The driver does what a
+//! driver has to: it tells each worker of its tasks where their inputs are, asks the scheduler before it reports a
+//! split, submits a query again that could not be replayed, and ends queries everywhere.
+
+use std::collections::BTreeMap;
+
+use super::super::events::{Action, Cause, Event, Failure, OutputId, QueryId, WorkerId};
+use super::super::state::{PlantedBug, Scheduler};
+use super::faults::{Blow, Faults};
+use super::graph::{self, Graph};
+use super::invariants::{Made, Watch};
+use super::rng::{Rng, mixed};
+use super::worker::{Ending, Input, Key, Message, SimWorker, Work};
+
+/// By then everything must have ended.
+const END_MS: u64 = 600_000;
+/// For what is still on its way when the last query has ended.
+const AFTERWARDS_MS: u64 = 40_000;
+const HEARTBEAT_MS: u64 = 1_000;
+const TICK_MS: u64 = 500;
+/// How often a query is submitted that cannot be replayed.
+const SUBMITTED_MAX: u32 = 4;
+const HOME: WorkerId = WorkerId(0);
+
+pub struct World {
+    pub(super) rng: Rng,
+    pub(super) faults: Faults,
+    pub(super) now_ms: u64,
+    pub(super) workers: BTreeMap<WorkerId, SimWorker>,
+    pub(super) watch: Watch,
+    scheduler: Scheduler,
+    /// By time, then in the order of being planned.
+    agenda: BTreeMap<(u64, u64), Happening>,
+    planned: u64,
+    next_query: u64,
+    next_worker: u32,
+    graphs: BTreeMap<QueryId, (Graph, u32)>,
+    /// Queries and cancellations that are yet to come.
+    to_come: u32,
+    last_ended_ms: Option<u64>,
+    handled: u64,
+}
+
+/// Something that is going to happen.
+pub enum Happening {
+    Submit { graph: Graph, times: u32 },
+    CancelQuery(QueryId),
+    ToScheduler { worker: WorkerId, event: Event },
+    ToWorker { worker: WorkerId, message: Message },
+    /// An attempt is half through, or through.
+    Step { worker: WorkerId, key: Key },
+    Heartbeat(WorkerId),
+    Strikes(Blow),
+    /// The scheduler finds a connection closed.
+    Closed(WorkerId),
+    /// A worker finds that it was cut off.
+    CutOff(WorkerId),
+    Tick,
+}
+
+/// Runs the schedule of a seed. Panics if anything is wrong; otherwise says how many events were handled.
+pub fn run(seed: u64, planted: Option<PlantedBug>) -> u64 {
+    let mut rng = Rng::new(seed);
+    let faults = Faults::of(&mut rng);
+    let mut scheduler = Scheduler::new();
+    scheduler.planted = planted;
+    let mut world = World {
+        rng,
+        faults,
+        now_ms: 0,
+        workers: BTreeMap::new(),
+        watch: Watch::default(),
+        scheduler,
+        agenda: BTreeMap::new(),
+        planned: 0,
+        next_query: 0,
+        next_worker: 1,
+        graphs: BTreeMap::new(),
+        to_come: 0,
+        last_ended_ms: None,
+        handled: 0,
+    };
+    world.begin();
+    while let Some(((time_ms, _), happening)) = world.agenda.pop_first() {
+        world.now_ms = time_ms;
+        world.happens(happening);
+        if world.last_ended_ms.is_some_and(|ended| time_ms > ended + AFTERWARDS_MS) {
+            break;
+        }
+        assert!(time_ms < END_MS, "queries do not end: {:?}", world.watch.queries.keys());
+    }
+    world.check_nothing_is_left();
+    world.handled
+}
+
+impl World {
+    fn begin(&mut self) {
+        self.workers.insert(HOME, SimWorker::new(true));
+        self.tell(Event::WorkerJoined { worker: HOME, slots: 2, home: true });
+        for _ in 0..self.rng.within(1..5) {
+            self.join();
+        }
+        for _ in 0..self.rng.within(1..4) {
+            let graph = graph::random(&mut self.rng);
+            let at_ms = self.rng.below(3_000);
+            self.to_come += 1;
+            self.plan(at_ms, Happening::Submit { graph, times: 1 });
+        }
+        for (at_ms, blow) in std::mem::take(&mut self.faults.blows) {
+            self.plan(at_ms, Happening::Strikes(blow));
+        }
+        self.plan(0, Happening::Tick);
+    }
+
+    fn happens(&mut self, happening: Happening) {
+        // Whatever a process that hangs should do, it does later.
+        if let Some(until_ms) = self.hangs(&happening) {
+            return self.plan(until_ms, happening);
+        }
+        match happening {
+            Happening::Submit { graph, times } => self.submit(graph, times),
+            Happening::CancelQuery(query) => {
+                self.to_come -= 1;
+                self.tell(Event::QueryCancelled { query });
+            }
+            Happening::ToScheduler { worker, event } => {
+                // Of a connection that was closed some messages are still read.
+                if self.workers[&worker].linked || self.rng.percent(50) {
+                    self.reported(worker, event);
+                }
+            }
+            Happening::ToWorker { worker, message } => self.reaches(worker, message),
+            Happening::Step { worker, key } => self.step(worker, key),
+            Happening::Heartbeat(worker) => {
+                if self.workers[&worker].alive {
+                    self.send(worker, Event::WorkerHeard { worker });
+                    self.plan(self.now_ms + HEARTBEAT_MS, Happening::Heartbeat(worker));
+                }
+            }
+            Happening::Strikes(blow) => self.strikes(blow),
+            Happening::Closed(worker) => {
+                if std::mem::take(&mut self.worker(worker).linked) {
+                    self.tell(Event::WorkerLost { worker });
+                }
+            }
+            Happening::CutOff(worker) => self.dies(worker),
+            Happening::Tick => {
+                let now_ms = self.now_ms;
+                self.tell(Event::Ticked { now_ms });
+                // Now and then this process does not run for a while.
+                let pause_ms = if self.rng.percent(1) { 7_000 } else { 0 };
+                self.plan(now_ms + TICK_MS + pause_ms, Happening::Tick);
+            }
+        }
+    }
+
+    fn hangs(&self, happening: &Happening) -> Option<u64> {
+        let worker = match happening {
+            Happening::ToWorker { worker, .. }
+            | Happening::Step { worker, .. }
+            | Happening::Heartbeat(worker)
+            | Happening::CutOff(worker) => worker,
+            Happening::Submit { .. }
+            | Happening::CancelQuery(_)
+            | Happening::ToScheduler { .. }
+            | Happening::Strikes(_)
+            | Happening::Closed(_)
+            | Happening::Tick => return None,
+        };
+        let until_ms = self.workers[worker].hung_until_ms;
+        (until_ms > self.now_ms).then_some(until_ms)
+    }
+
+    pub(super) fn plan(&mut self, at_ms: u64, happening: Happening) {
+        self.planned += 1;
+        self.agenda.insert((at_ms, self.planned), happening);
+    }
+
+    pub(super) fn worker(&mut self, worker: WorkerId) -> &mut SimWorker {
+        self.workers.get_mut(&worker).expect("workers are kept when they are gone")
+    }
+
+    fn submit(&mut self, graph: Graph, times: u32) {
+        let query = QueryId(self.next_query);
+        self.next_query += 1;
+        self.to_come -= 1;
+        if self.rng.percent(self.faults.cancelled) {
+            self.to_come += 1;
+            let at_ms = self.now_ms + self.rng.below(4_000);
+            self.plan(at_ms, Happening::CancelQuery(query));
+        }
+        let shape = graph.shape.clone();
+        self.graphs.insert(query, (graph, times));
+        self.tell(Event::GraphSubmitted { query, shape });
+    }
+
+    /// A worker's message has come. If a build side did not fit, the stage that probes it is split first.
+    fn reported(&mut self, worker: WorkerId, event: Event) {
+        if let Event::TaskFinished { query, output, .. } = &event {
+            let (query, output) = (*query, *output);
+            let probe = self.graphs.get(&query).and_then(|(g, _)| g.splits.get(&output.task.stage)).copied();
+            if let Some(probe) = probe
+                && self.scheduler.is_wanted(query, output, worker)
+                && self.scheduler.can_split(query, probe)
+            {
+                self.graphs.get_mut(&query).expect("it was there").0.splits.remove(&output.task.stage);
+                let shape = &self.watch.queries[&query].shape;
+                let split = graph::split(&mut self.rng, shape, output.task.stage, probe);
+                self.tell(Event::StageSplit { query, split });
+            }
+        }
+        self.tell(event);
+    }
+
+    /// Tells the scheduler, holds its answers against the invariants, and carries them out.
+    pub(super) fn tell(&mut self, event: Event) {
+        self.handled += 1;
+        let mut actions = vec![];
+        self.scheduler.handle(event.clone(), &mut actions);
+        self.watch.check(&event, &actions, &self.scheduler);
+        self.scheduler.validate();
+        for action in actions {
+            self.carry_out(action);
+        }
+        if self.watch.queries.is_empty() && self.to_come == 0 {
+            self.last_ended_ms.get_or_insert(self.now_ms);
+        } else {
+            self.last_ended_ms = None;
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Run { query, output, worker } => {
+                // The query may have ended with a later answer to the same event.
+                if self.watch.queries.contains_key(&query) {
+                    let inputs = self.watch.inputs(query, output.task);
+                    self.deliver(worker, Message::Run { key: (query, output), inputs });
+                }
+            }
+            Action::Cancel { query, output, worker } => self.deliver(worker, Message::Cancel((query, output))),
+            Action::Discard { query, output, worker } => {
+                self.deliver(worker, Message::Discard((query, output)));
+            }
+            Action::Release { query, stage } => self.deliver_all(|| Message::Release(query, stage)),
+            Action::Stop { query } => self.deliver_all(|| Message::Stop(query)),
+            Action::Finish { query } => self.ended(query, None),
+            Action::Abandon { query, cause } => self.ended(query, Some(cause)),
+            Action::Dismiss { worker } => self.deliver(worker, Message::Dismiss),
+            Action::Disconnect { worker } => {
+                self.worker(worker).linked = false;
+                let at_ms = self.now_ms + self.rng.within(1..2_000);
+                self.plan(at_ms, Happening::CutOff(worker));
+            }
+        }
+    }
+
+    fn ended(&mut self, query: QueryId, cause: Option<Cause>) {
+        self.deliver_all(|| Message::End(query));
+        let (graph, times) = self.graphs.remove(&query).expect("a query ends once");
+        match cause {
+            Some(Cause::NotReplayable { .. }) if times < SUBMITTED_MAX => {
+                self.to_come += 1;
+                self.plan(self.now_ms, Happening::Submit { graph, times: times + 1 });
+            }
+            Some(Cause::NoWorkers) => assert!(!self.faults.replaced, "workers are there again in time"),
+            _ => {}
+        }
+    }
+
+    fn deliver_all(&mut self, message: impl Fn() -> Message) {
+        let linked: Vec<WorkerId> = self.workers.iter().filter(|(_, w)| w.linked).map(|(id, _)| *id).collect();
+        linked.into_iter().for_each(|worker| self.deliver(worker, message()));
+    }
+
+    fn deliver(&mut self, worker: WorkerId, message: Message) {
+        let at_ms = self.now_ms + self.latency_ms(worker);
+        let to = self.worker(worker);
+        if to.linked {
+            to.last_in_ms = to.last_in_ms.max(at_ms);
+            let at_ms = to.last_in_ms;
+            self.plan(at_ms, Happening::ToWorker { worker, message });
+        }
+    }
+
+    /// A worker's message to the scheduler; reports may come twice.
+    pub(super) fn send(&mut self, worker: WorkerId, event: Event) {
+        let is_report = matches!(event, Event::TaskFinished { .. } | Event::TaskFailed { .. });
+        let copies = if is_report && worker != HOME && self.rng.percent(self.faults.doubled) { 2 } else { 1 };
+        for _ in 0..copies {
+            let at_ms = self.now_ms + self.latency_ms(worker);
+            let from = self.worker(worker);
+            from.last_out_ms = from.last_out_ms.max(at_ms);
+            let at_ms = from.last_out_ms;
+            self.plan(at_ms, Happening::ToScheduler { worker, event: event.clone() });
+        }
+    }
+
+    fn latency_ms(&mut self, worker: WorkerId) -> u64 {
+        match worker {
+            HOME => 0,
+            _ if self.rng.percent(self.faults.late) => self.rng.within(100..1_500),
+            _ => self.rng.within(1..20),
+        }
+    }
+
+    pub(super) fn join(&mut self) {
+        let (worker, slots) = (WorkerId(self.next_worker), self.rng.within(1..4) as u32);
+        self.next_worker += 1;
+        self.workers.insert(worker, SimWorker::new(false));
+        self.tell(Event::WorkerJoined { worker, slots, home: false });
+        self.plan(self.now_ms + HEARTBEAT_MS, Happening::Heartbeat(worker));
+    }
+
+    fn check_nothing_is_left(&self) {
+        assert_eq!(self.scheduler.query_count(), 0, "queries that have not ended");
+        for (id, worker) in self.workers.iter().filter(|(_, w)| w.alive && w.linked) {
+            let running: Vec<&Key> = worker.running.keys().collect();
+            let outputs: Vec<&Key> = worker.outputs.keys().collect();
+            assert!(running.is_empty(), "worker {} still runs {running:?}", id.0);
+            assert!(outputs.is_empty(), "worker {} still holds {outputs:?}", id.0);
+        }
+    }
+}
+
+/// What happens inside of the workers' processes.
+impl World {
+    fn reaches(&mut self, id: WorkerId, message: Message) {
+        if !self.workers[&id].alive {
+            return;
+        }
+        self.worker(id).obeys(&message);
+        match message {
+            Message::Run { key, inputs } => self.start(id, key, inputs),
+            Message::Dismiss => {
+                self.dies(id);
+                self.plan(self.now_ms + 1, Happening::Closed(id));
+            }
+            Message::Cancel(_)
+            | Message::Discard(_)
+            | Message::Release(..)
+            | Message::Stop(_)
+            | Message::End(_) => {}
+        }
+    }
+
+    fn start(&mut self, id: WorkerId, key: Key, inputs: Vec<Input>) {
+        let slow = self.rng.percent(self.faults.slow);
+        let half_ms = if slow { self.rng.within(1_000..8_000) } else { self.rng.within(2..150) };
+        let ending = match self.rng.below(100) {
+            n if n < self.faults.fatal => Ending::Badly(Failure::Fatal),
+            n if n < self.faults.fatal + self.faults.transient => Ending::Badly(Failure::Transient),
+            _ => Ending::Well,
+        };
+        let work = Work { inputs, read: vec![], half_ms, half_done: false, cancelled: false, ending };
+        let before = self.worker(id).running.insert(key, work);
+        assert!(before.is_none(), "{key:?} is sent twice");
+        self.plan(self.now_ms + half_ms, Happening::Step { worker: id, key });
+    }
+
+    /// Half of the inputs are read when half of the time is over, the others at the end.
+    fn step(&mut self, id: WorkerId, key: Key) {
+        let Some(mut work) = self.worker(id).running.remove(&key) else { return };
+        if work.cancelled && !self.rng.percent(self.faults.ignores_cancel) {
+            return self.fails(id, key, Failure::Stopped);
+        }
+        let half = work.inputs.len() / 2;
+        let rest = work.inputs.split_off(if work.half_done { 0 } else { half });
+        let now = if work.half_done { rest.clone() } else { std::mem::take(&mut work.inputs) };
+        let mut missing = vec![];
+        for input in now {
+            match self.reads(key.0, input) {
+                Some(content) => work.read.push((input.output.task, content)),
+                None => missing.push(input.output),
+            }
+        }
+        if !missing.is_empty() {
+            return self.fails(id, key, Failure::InputLost(missing));
+        }
+        if !work.half_done {
+            (work.inputs, work.half_done) = (rest, true);
+            let at_ms = self.now_ms + work.half_ms;
+            self.worker(id).running.insert(key, work);
+            return self.plan(at_ms, Happening::Step { worker: id, key });
+        }
+        match work.ending {
+            Ending::Well => self.makes(id, key, work.read),
+            Ending::Badly(failure) => self.fails(id, key, failure),
+        }
+    }
+
+    fn reads(&mut self, query: QueryId, input: Input) -> Option<u64> {
+        if self.faults.unreachable_left > 0 && self.rng.percent(self.faults.unreachable) {
+            self.faults.unreachable_left -= 1;
+            return None;
+        }
+        let holder = &self.workers[&input.holder];
+        let answers = holder.alive && holder.hung_until_ms <= self.now_ms;
+        holder.outputs.get(&(query, input.output)).copied().filter(|_| answers)
+    }
+
+    /// The content of an output says what it was made of; that of a stage which is not replayable, also by which
+    /// attempt.
+    fn makes(&mut self, worker: WorkerId, key: Key, read: Vec<(dovetail_planner::graph::TaskId, u64)>) {
+        let (query, output) = key;
+        let OutputId { task, attempt } = output;
+        let mut content = mixed(query.0 ^ mixed(u64::from(task.stage.0) << 32 | u64::from(task.partition)));
+        read.iter().for_each(|(_, input)| content = mixed(content ^ mixed(*input)));
+        let shape = self.watch.queries.get(&query).map(|q| &q.shape);
+        if shape.is_some_and(|s| !s.stages[task.stage.0 as usize].replayable) {
+            content = mixed(content ^ mixed(u64::from(attempt.0) + 1));
+        }
+        self.watch.made.insert(key, Made { content, read });
+        self.worker(worker).outputs.insert(key, content);
+        self.send(worker, Event::TaskFinished { query, output, worker });
+    }
+
+    fn fails(&mut self, worker: WorkerId, (query, output): Key, failure: Failure) {
+        self.send(worker, Event::TaskFailed { query, output, worker, failure });
+    }
+}
