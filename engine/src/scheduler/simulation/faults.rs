@@ -49,7 +49,7 @@ impl Faults {
         for _ in 0..rng.pick(&[0, 1, 2, 3, 5, 9]) {
             let blow = match rng.below(8) {
                 0 | 1 => Blow::Kill,
-                2 => Blow::Hang { ms: rng.within(200..12_000) },
+                2 => Blow::Hang { ms: rng.within(200..9_000) },
                 3 => Blow::Leave,
                 4 | 5 => Blow::LoseOutput,
                 6 => Blow::Join,
@@ -95,7 +95,10 @@ impl World {
                 }
             }
             Blow::Hang { ms } => self.worker(worker).hung_until_ms = self.now_ms + ms,
-            Blow::Leave => self.send(worker, Event::WorkerLeaving { worker }),
+            Blow::Leave => {
+                self.send(worker, Event::WorkerLeaving { worker });
+                self.replace();
+            }
             Blow::LoseOutput => {
                 let outputs: Vec<Key> = self.workers[&worker].outputs.keys().copied().collect();
                 if !outputs.is_empty() {
@@ -115,10 +118,14 @@ impl World {
     pub(super) fn dies(&mut self, worker: WorkerId) {
         if self.workers[&worker].alive {
             self.worker(worker).dies();
-            if self.faults.replaced {
-                let at_ms = self.now_ms + self.rng.within(50..4_000);
-                self.plan(at_ms, Happening::Strikes(Blow::Join));
-            }
+            self.replace();
+        }
+    }
+
+    fn replace(&mut self) {
+        if self.faults.replaced {
+            let at_ms = self.now_ms + self.rng.within(50..4_000);
+            self.plan(at_ms, Happening::Strikes(Blow::Join));
         }
     }
 }

@@ -195,11 +195,14 @@ impl Watch {
             let released = |task: TaskId| {
                 actions.contains(&Action::Release { query, stage: task.stage })
             };
-            let lost = |output: OutputId, worker: WorkerId| match event {
+            let named = |output: OutputId| match event {
                 Event::TaskFailed { failure: Failure::InputLost(lost), query: q, .. } => {
                     *q == query && lost.contains(&output)
                 }
-                _ => self.workers.get(&worker).is_none_or(|w| w.leaving),
+                _ => false,
+            };
+            let lost = |output, worker: WorkerId| {
+                named(output) || self.workers.get(&worker).is_none_or(|w| w.leaving)
             };
             let mut gone = vec![];
             for (number, stage) in seen.shape.stages.iter().enumerate() {

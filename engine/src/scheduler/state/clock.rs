@@ -76,7 +76,9 @@ impl Query {
                 return false;
             }
             let mean_ms = stage.run_ms_total / u64::from(stage.runs);
-            now_ms - running.started_ms > SPECULATION_AFTER_MS.max(SPECULATION_TIMES_MEAN * mean_ms)
+            // What the first attempt has read may be lost by now.
+            stage.has_inputs(output.task.partition)
+                && now_ms - running.started_ms > SPECULATION_AFTER_MS.max(SPECULATION_TIMES_MEAN * mean_ms)
                 && self.attempts(output.task).count() == 1
         };
         let running = self.running.iter().filter(|(output, running)| takes_long(output, running));
