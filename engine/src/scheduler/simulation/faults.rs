@@ -33,7 +33,9 @@ pub enum Blow {
     /// A worker's process dies with everything that it has.
     Kill,
     /// A worker does nothing for a while, then goes on as if nothing had been.
-    Hang { ms: u64 },
+    Hang {
+        ms: u64,
+    },
     Leave,
     /// A worker's disk loses an output.
     LoseOutput,

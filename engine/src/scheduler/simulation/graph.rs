@@ -25,7 +25,8 @@ pub fn random(rng: &mut Rng) -> Graph {
     // Whatever nobody has read is delivered.
     let read = |stages: &[StageShape], id| stages.iter().flat_map(|s| &s.inputs).any(|e| e.from == id);
     let unread = (0..stages.len() as u32).map(StageId).filter(|id| !read(&stages, *id));
-    let inputs = unread.map(|from| Edge { from, kind: rng.pick(&[EdgeKind::Gather, EdgeKind::Merge]) }).collect();
+    let inputs =
+        unread.map(|from| Edge { from, kind: rng.pick(&[EdgeKind::Gather, EdgeKind::Merge]) }).collect();
     let deliver = StageId(stages.len() as u32);
     stages.push(StageShape { tasks: 1, inputs, place: Place::Home, replayable: true });
     let splits = random_splits(rng, &stages);
@@ -61,7 +62,11 @@ fn random_splits(rng: &mut Rng, stages: &[StageShape]) -> BTreeMap<StageId, Stag
     for (number, probe) in stages.iter().enumerate() {
         let id = StageId(number as u32);
         let is_read_forward = stages.iter().flat_map(|s| &s.inputs).any(|e| e.from == id && forward(e));
-        if probe.place == Place::Home || probe.tasks == 0 || is_read_forward || probe.inputs.iter().any(forward) {
+        if probe.place == Place::Home
+            || probe.tasks == 0
+            || is_read_forward
+            || probe.inputs.iter().any(forward)
+        {
             continue;
         }
         for edge in &probe.inputs {

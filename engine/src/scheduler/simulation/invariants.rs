@@ -4,6 +4,7 @@
 //! - One attempt of a task is its output at a time. It became so by finishing while it was wanted, and stays so
 //!   until it is released or lost.
 //! - Nothing is run before everything that it reads is there; nothing is released that somebody still reads.
+//! - The shuffle's catalogue agrees.
 //! - A query ends once, when nothing of it runs, for a cause that was there; if it finishes, every task was done,
 //!   everything was released, and what was delivered was made of one version of every task's output.
 
@@ -11,10 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dovetail_planner::graph::{Place, StageId, TaskId};
 
-use super::super::events::{
-    Action, Attempt, Cause, Event, Failure, GraphShape, OutputId, QueryId, WorkerId,
-};
+use super::super::events::{Action, Attempt, Cause, Event, Failure, GraphShape, OutputId, QueryId, WorkerId};
 use super::super::state::{ATTEMPTS_MAX, LOSSES_MAX, Scheduler};
+use super::exchanges::Exchanges;
 use super::graph::reads;
 use super::worker::{Input, Key};
 
@@ -28,7 +28,7 @@ pub struct Watch {
     others_have_joined: bool,
     /// What attempts have left: the content, and what it was made of.
     pub made: BTreeMap<Key, Made>,
-    pub ended: BTreeMap<QueryId, Option<Cause>>,
+    exchanges: Exchanges,
 }
 
 #[derive(Clone)]
@@ -188,13 +188,13 @@ impl Watch {
                 seen.outputs.insert(output.task, (output.attempt, worker));
                 seen.ever_finished.insert(output.task);
                 seen.unreleased.insert(output.task.stage);
+                let tasks = seen.shape.stages[output.task.stage.0 as usize].tasks;
+                self.exchanges.kept(query, output, tasks);
             }
             if actions.iter().any(ends) {
                 continue;
             }
-            let released = |task: TaskId| {
-                actions.contains(&Action::Release { query, stage: task.stage })
-            };
+            let released = |task: TaskId| actions.contains(&Action::Release { query, stage: task.stage });
             let named = |output: OutputId| match event {
                 Event::TaskFailed { failure: Failure::InputLost(lost), query: q, .. } => {
                     *q == query && lost.contains(&output)
@@ -226,9 +226,17 @@ impl Watch {
                     }
                 }
             }
-            gone.iter().for_each(|task| {
-                seen.outputs.remove(task);
-            });
+            let mut by_release: BTreeMap<StageId, BTreeMap<TaskId, OutputId>> = BTreeMap::new();
+            for task in gone {
+                let (attempt, _) = seen.outputs.remove(&task).expect("it was just listed");
+                let output = OutputId { task, attempt };
+                if released(task) {
+                    by_release.entry(task.stage).or_default().insert(task, output);
+                } else {
+                    self.exchanges.lost(query, output);
+                }
+            }
+            by_release.iter().for_each(|(stage, outputs)| self.exchanges.released(query, *stage, outputs));
         }
     }
 
@@ -297,7 +305,7 @@ impl Watch {
     }
 
     fn check_finish(&mut self, query: QueryId) {
-        let seen = self.end(query, None);
+        let seen = self.end(query);
         for (number, stage) in seen.shape.stages.iter().enumerate() {
             for partition in 0..stage.tasks {
                 let task = TaskId { stage: StageId(number as u32), partition };
@@ -311,7 +319,8 @@ impl Watch {
 
     /// What was delivered is made of one version of every task's output.
     fn check_versions(&self, query: QueryId, seen: &Seen) {
-        let of_query = (query, OutputId { task: TaskId { stage: StageId(0), partition: 0 }, attempt: Attempt(0) });
+        let of_query =
+            (query, OutputId { task: TaskId { stage: StageId(0), partition: 0 }, attempt: Attempt(0) });
         let made = self.made.range(of_query..).take_while(|((q, _), _)| *q == query);
         let read_by: BTreeMap<u64, &[(TaskId, u64)]> = made.map(|(_, m)| (m.content, &m.read[..])).collect();
         let mut versions: BTreeMap<TaskId, u64> = BTreeMap::new();
@@ -332,7 +341,7 @@ impl Watch {
     }
 
     fn check_abandon(&mut self, query: QueryId, cause: Cause) {
-        let seen = self.end(query, Some(cause));
+        let seen = self.end(query);
         assert!(seen.stopped, "query {} is abandoned and was not stopped", query.0);
         match cause {
             Cause::Failed { task } => assert!(seen.fatal.contains(&task)),
@@ -351,10 +360,10 @@ impl Watch {
         }
     }
 
-    fn end(&mut self, query: QueryId, cause: Option<Cause>) -> Seen {
+    fn end(&mut self, query: QueryId) -> Seen {
         let seen = self.queries.remove(&query).expect("a query ends once");
         assert!(seen.attempts.values().all(|a| a.ended), "query {} ends while it runs", query.0);
-        self.ended.insert(query, cause);
+        self.exchanges.ended(query);
         seen
     }
 

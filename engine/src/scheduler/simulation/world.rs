@@ -13,6 +13,7 @@ use super::faults::{Blow, Faults};
 use super::graph::{self, Graph};
 use super::invariants::{Made, Watch};
 use super::rng::{Rng, mixed};
+use super::tally::Tally;
 use super::worker::{Ending, Input, Key, Message, SimWorker, Work};
 
 /// By then everything must have ended.
@@ -41,17 +42,29 @@ pub struct World {
     /// Queries and cancellations that are yet to come.
     to_come: u32,
     last_ended_ms: Option<u64>,
-    handled: u64,
+    tally: Tally,
 }
 
 /// Something that is going to happen.
 pub enum Happening {
-    Submit { graph: Graph, times: u32 },
+    Submit {
+        graph: Graph,
+        times: u32,
+    },
     CancelQuery(QueryId),
-    ToScheduler { worker: WorkerId, event: Event },
-    ToWorker { worker: WorkerId, message: Message },
+    ToScheduler {
+        worker: WorkerId,
+        event: Event,
+    },
+    ToWorker {
+        worker: WorkerId,
+        message: Message,
+    },
     /// An attempt is half through, or through.
-    Step { worker: WorkerId, key: Key },
+    Step {
+        worker: WorkerId,
+        key: Key,
+    },
     Heartbeat(WorkerId),
     Strikes(Blow),
     /// The scheduler finds a connection closed.
@@ -61,8 +74,8 @@ pub enum Happening {
     Tick,
 }
 
-/// Runs the schedule of a seed. Panics if anything is wrong; otherwise says how many events were handled.
-pub fn run(seed: u64, planted: Option<PlantedBug>) -> u64 {
+/// Runs the schedule of a seed. Panics if anything is wrong; otherwise says what has happened.
+pub fn run(seed: u64, planted: Option<PlantedBug>) -> Tally {
     let mut rng = Rng::new(seed);
     let faults = Faults::of(&mut rng);
     let mut scheduler = Scheduler::new();
@@ -81,7 +94,7 @@ pub fn run(seed: u64, planted: Option<PlantedBug>) -> u64 {
         graphs: BTreeMap::new(),
         to_come: 0,
         last_ended_ms: None,
-        handled: 0,
+        tally: Tally::default(),
     };
     world.begin();
     while let Some(((time_ms, _), happening)) = world.agenda.pop_first() {
@@ -93,14 +106,15 @@ pub fn run(seed: u64, planted: Option<PlantedBug>) -> u64 {
         assert!(time_ms < END_MS, "queries do not end: {:?}", world.watch.queries.keys());
     }
     world.check_nothing_is_left();
-    world.handled
+    world.tally
 }
 
 impl World {
     fn begin(&mut self) {
         self.workers.insert(HOME, SimWorker::new(true));
         self.tell(Event::WorkerJoined { worker: HOME, slots: 2, home: true });
-        for _ in 0..self.rng.within(1..5) {
+        // None: home does everything, until one joins.
+        for _ in 0..self.rng.below(5) {
             self.join();
         }
         for _ in 0..self.rng.within(1..4) {
@@ -217,9 +231,9 @@ impl World {
 
     /// Tells the scheduler, holds its answers against the invariants, and carries them out.
     pub(super) fn tell(&mut self, event: Event) {
-        self.handled += 1;
         let mut actions = vec![];
         self.scheduler.handle(event.clone(), &mut actions);
+        self.tally.count(&event, &actions);
         self.watch.check(&event, &actions, &self.scheduler);
         self.scheduler.validate();
         for action in actions {
@@ -241,7 +255,9 @@ impl World {
                     self.deliver(worker, Message::Run { key: (query, output), inputs });
                 }
             }
-            Action::Cancel { query, output, worker } => self.deliver(worker, Message::Cancel((query, output))),
+            Action::Cancel { query, output, worker } => {
+                self.deliver(worker, Message::Cancel((query, output)))
+            }
             Action::Discard { query, output, worker } => {
                 self.deliver(worker, Message::Discard((query, output)));
             }
@@ -272,7 +288,8 @@ impl World {
     }
 
     fn deliver_all(&mut self, message: impl Fn() -> Message) {
-        let linked: Vec<WorkerId> = self.workers.iter().filter(|(_, w)| w.linked).map(|(id, _)| *id).collect();
+        let linked: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, w)| w.linked).map(|(id, _)| *id).collect();
         linked.into_iter().for_each(|worker| self.deliver(worker, message()));
     }
 

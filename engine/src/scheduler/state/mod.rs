@@ -19,6 +19,7 @@ mod assign;
 mod clock;
 mod flow;
 mod loss;
+mod planted;
 mod query;
 mod split;
 mod stage;
@@ -31,6 +32,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use dovetail_planner::graph::{StageId, TaskId};
 
 use super::events::{Action, Attempt, Cause, Event, Failure, OutputId, QueryId, WorkerId};
+#[cfg(test)]
+pub(in crate::scheduler) use planted::PlantedBug;
 use query::{Context, Query};
 use workers::Workers;
 
@@ -65,20 +68,6 @@ pub struct Scheduler {
     /// A defect that the simulator is to find.
     #[cfg(test)]
     pub(in crate::scheduler) planted: Option<PlantedBug>,
-}
-
-/// Defects that can be switched on, to show that the simulator finds such.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::scheduler) enum PlantedBug {
-    /// The outputs of a lost worker are taken to be still there.
-    ForgetsLostOutputs,
-    /// An attempt that was superseded becomes the task's output when it finishes.
-    AcceptsTheSecond,
-    /// A stage's outputs are released when the first of its readers has finished.
-    ReleasesEarly,
-    /// An output that cannot be made again as it was is made again although some of it was read.
-    IgnoresReplayability,
 }
 
 impl Scheduler {
