@@ -60,7 +60,7 @@ impl Faults {
             blows.push((rng.below(6_000), blow));
         }
         Faults {
-            transient: often(rng, &[0, 0, 3, 12]),
+            transient: often(rng, &[0, 0, 3, 12, 40]),
             fatal: often(rng, &[0, 0, 0, 0, 2]),
             slow: often(rng, &[0, 2, 6]),
             ignores_cancel: often(rng, &[0, 50, 100]),

@@ -12,10 +12,12 @@
 //! That the simulator finds what is wrong is shown with defects that are planted in the scheduler
 //! ([`PlantedBug`]): each is found within a few hundred seeds.
 
+mod answers;
 mod exchanges;
 mod faults;
 mod graph;
 mod invariants;
+mod processes;
 mod rng;
 mod tally;
 mod worker;
@@ -27,7 +29,7 @@ use std::time::Instant;
 use super::state::PlantedBug;
 
 /// Schedules that are run each time.
-const SEEDS: u64 = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
+const SEEDS: u64 = if cfg!(debug_assertions) { 4_000 } else { 10_000 };
 
 /// A planted defect must be found within so many.
 const SEEDS_PLANTED: u64 = 1_000;

@@ -137,9 +137,7 @@ impl Query {
                 let producer = &mut self.stages[from.0 as usize];
                 producer.unfinished_consumers -= 1;
                 let unread = producer.unfinished_consumers == 0;
-                #[cfg(test)]
-                let unread =
-                    unread || (cx.planted == Some(PlantedBug::ReleasesEarly) && producer.unfinished == 0);
+                let unread = unread || (cx.has(PlantedBug::ReleasesEarly) && producer.unfinished == 0);
                 if unread && !producer.is_result && self.release(from, cx) {
                     done.push(from.0 as usize);
                 }
