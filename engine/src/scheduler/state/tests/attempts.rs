@@ -73,3 +73,18 @@ fn only_what_runs_is_wanted() {
     assert!(!s.scheduler.is_wanted(Q, output(0, 0, 0), WorkerId(2)));
     assert!(!s.scheduler.is_wanted(Q, output(0, 0, 1), WorkerId(1)));
 }
+
+#[test]
+fn a_worker_on_which_everything_fails_gets_nothing_more() {
+    let mut s = two_workers();
+    let mut next = runs(&s.submit(shape(vec![stage(100, &[])])));
+    assert_eq!(next.pop(), Some((0, 1, 0, 2)), "which takes its time");
+    let mut failed = 0;
+    while let Some((stage, partition, attempt, worker)) = next.pop() {
+        next = runs(&s.fail(output(stage, partition, attempt), worker, Failure::Transient));
+        failed += 1;
+    }
+    assert_eq!(failed, 16);
+    let after = runs(&s.finish(output(0, 1, 0), 2));
+    assert_eq!(after[0], (0, 0, 1, 2), "what has failed goes to the other");
+}
