@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dovetail_planner::graph::{StageId, TaskId};
 
-use super::events::{Action, Attempt, Cause, Event, Failure, OutputId, QueryId, WorkerId};
+use super::events::{Action, Attempt, Cause, Event, OutputId, QueryId, WorkerId};
 #[cfg(test)]
 pub(in crate::scheduler) use planted::PlantedBug;
 use query::{Context, Query};
@@ -213,16 +213,6 @@ impl Scheduler {
             if query.has_ready(class) {
                 runnable.insert((query.running_count(), id));
             }
-        }
-    }
-}
-
-impl Failure {
-    /// Whether it counts against [`ATTEMPTS_MAX`]. An attempt that stopped without having been told to counts.
-    fn counts(&self) -> bool {
-        match self {
-            Failure::Transient | Failure::Stopped => true,
-            Failure::Fatal | Failure::InputLost(_) => false,
         }
     }
 }

@@ -166,14 +166,14 @@ impl Query {
             return;
         }
         let task = output.task;
-        let counts = failure.counts();
-        let lost = match failure {
+        let (is_its_own, lost) = match failure {
             Failure::Fatal => return self.stop(Cause::Failed { task }, cx),
-            Failure::Transient | Failure::Stopped => vec![],
-            Failure::InputLost(outputs) => outputs,
+            // One that has stopped without having been told to has failed.
+            Failure::Transient | Failure::Stopped => (true, vec![]),
+            Failure::InputLost(outputs) => (false, outputs),
         };
         let history = self.history(task);
-        if counts {
+        if is_its_own {
             history.failures += 1;
             history.failed_on.push(worker);
         } else {

@@ -70,7 +70,8 @@ impl Workers {
 
     pub fn leaving(&mut self, id: WorkerId, now_ms: u64) {
         let Some(worker) = self.all.get_mut(&id) else { return };
-        if !worker.leaving {
+        // Home is the scheduler's own process: it goes with it.
+        if !worker.leaving && !worker.home {
             worker.leaving = true;
             self.leaving.insert(id);
             self.note_free(id);
