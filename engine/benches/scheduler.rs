@@ -35,9 +35,11 @@ static ALLOCATOR: Counting = Counting;
 
 fn main() {
     println!("{:<44}{:>10}{:>12}{:>12}", "graph", "tasks", "us/task", "bytes/task");
-    run("one stage chain of forward edges, 10 deep", chain(10, 100_000, EdgeKind::Forward));
-    run("1000 stages of 1000 tasks, hash edges", chain(1_000, 1_000, EdgeKind::Hash));
-    run("a million stages of one task", chain(1_000_000, 1, EdgeKind::Gather));
+    run("one stage chain of forward edges, 10 deep", 1, chain(10, 100_000, EdgeKind::Forward));
+    run("1000 stages of 1000 tasks, hash edges", 1, chain(1_000, 1_000, EdgeKind::Hash));
+    run("the same on 200 workers", 200, chain(1_000, 1_000, EdgeKind::Hash));
+    run("forward edges on 200 workers", 200, chain(10, 100_000, EdgeKind::Forward));
+    run("a million stages of one task", 1, chain(1_000_000, 1, EdgeKind::Gather));
 }
 
 fn chain(stages: u32, tasks: u32, kind: EdgeKind) -> impl Fn() -> GraphShape {
@@ -54,23 +56,27 @@ fn chain(stages: u32, tasks: u32, kind: EdgeKind) -> impl Fn() -> GraphShape {
     }
 }
 
-fn run(name: &str, make: impl Fn() -> GraphShape) {
+/// With one worker it is home, as in a process alone.
+fn run(name: &str, workers: u32, make: impl Fn() -> GraphShape) {
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let shape = make();
     let total: u64 = shape.stages.iter().map(|s| u64::from(s.tasks)).sum();
-    let (query, worker) = (QueryId(0), WorkerId(0));
+    let query = QueryId(0);
     let start = Instant::now();
     let mut scheduler = Scheduler::new();
     let mut actions = vec![];
-    scheduler.handle(Event::WorkerJoined { worker, slots: 64, home: true }, &mut actions);
+    for worker in (0..workers).map(WorkerId) {
+        let home = workers == 1;
+        scheduler.handle(Event::WorkerJoined { worker, slots: 64, home }, &mut actions);
+    }
     scheduler.handle(Event::GraphSubmitted { query, shape }, &mut actions);
     let mut running = VecDeque::new();
     let mut ended = 0u64;
     loop {
         for action in actions.drain(..) {
             match action {
-                Action::Run { output, .. } => running.push_back(output),
+                Action::Run { output, worker, .. } => running.push_back((output, worker)),
                 Action::Release { .. } | Action::Finish { .. } => {}
                 Action::Stop { .. }
                 | Action::Abandon { .. }
@@ -80,7 +86,7 @@ fn run(name: &str, make: impl Fn() -> GraphShape) {
                 | Action::Disconnect { .. } => panic!("nothing failed"),
             }
         }
-        let Some(output) = running.pop_front() else { break };
+        let Some((output, worker)) = running.pop_front() else { break };
         ended += 1;
         scheduler.handle(Event::TaskFinished { query, output, worker }, &mut actions);
     }

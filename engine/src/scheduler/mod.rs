@@ -12,6 +12,8 @@
 //! The work itself is behind [`TaskRunner`]: the scheduler sees stages, tasks and edges only.
 
 pub mod events;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 pub mod synchronous;
 pub mod threads;

@@ -46,7 +46,7 @@ impl Scheduler {
 
     /// Leaving workers that run nothing: what they hold is made elsewhere, and they are told to go.
     pub(super) fn see_off(&mut self, actions: &mut Vec<Action>) {
-        for worker in self.workers.to_evacuate() {
+        for worker in self.workers.take_evacuable() {
             for id in self.query_ids() {
                 self.with_query(id, actions, |query, cx| {
                     if query.stopping.is_none() {

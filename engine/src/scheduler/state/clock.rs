@@ -6,7 +6,8 @@
 use dovetail_planner::graph::TaskId;
 
 use super::super::events::{Action, Cause, OutputId, QueryId, WorkerId};
-use super::query::{Query, Running};
+use super::planted::PlantedBug;
+use super::query::{Context, Query, Running};
 use super::stage::ANYWHERE;
 use super::{LEASE_MS, SPECULATION_AFTER_MS, SPECULATION_TIMES_MEAN, Scheduler, WAIT_FOR_WORKERS_MS};
 
@@ -28,7 +29,7 @@ impl Scheduler {
         }
         self.abandon_those_without_workers(now_ms, actions);
         self.workers.evacuate_again();
-        self.speculate(now_ms, actions);
+        self.speculate(actions);
     }
 
     fn abandon_those_without_workers(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
@@ -44,12 +45,14 @@ impl Scheduler {
 
     /// Runs tasks that take much longer than others of their stage a second time, where slots are free that
     /// nobody else wants.
-    fn speculate(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+    fn speculate(&mut self, actions: &mut Vec<Action>) {
         if !self.workers.any_free() || !self.runnable[ANYWHERE].is_empty() {
             return;
         }
         for id in self.query_ids() {
-            for (task, runs_on) in self.queries[&id].stragglers(now_ms) {
+            let mut stragglers = vec![];
+            self.with_query(id, actions, |q, cx| stragglers = q.stragglers(cx));
+            for (task, runs_on) in stragglers {
                 let query = &self.queries[&id];
                 let failed_on = query.histories.get(&task).map_or(&[][..], |h| &h.failed_on);
                 if let Some(worker) = self.workers.free_other(runs_on, failed_on) {
@@ -65,7 +68,7 @@ impl Scheduler {
 
 impl Query {
     /// Tasks with one running attempt that takes too long, and where that is.
-    fn stragglers(&self, now_ms: u64) -> Vec<(TaskId, WorkerId)> {
+    fn stragglers(&self, cx: &Context) -> Vec<(TaskId, WorkerId)> {
         if self.stopping.is_some() {
             return vec![];
         }
@@ -76,7 +79,9 @@ impl Query {
                 return false;
             }
             let mean_ms = stage.run_ms_total / u64::from(stage.runs);
-            now_ms - running.started_ms > SPECULATION_AFTER_MS.max(SPECULATION_TIMES_MEAN * mean_ms)
+            // What the first attempt has read may be lost by now.
+            (stage.has_inputs(output.task.partition) || cx.has(PlantedBug::SpeculatesBlindly))
+                && cx.now_ms - running.started_ms > SPECULATION_AFTER_MS.max(SPECULATION_TIMES_MEAN * mean_ms)
                 && self.attempts(output.task).count() == 1
         };
         let running = self.running.iter().filter(|(output, running)| takes_long(output, running));

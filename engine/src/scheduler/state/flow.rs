@@ -11,8 +11,7 @@
 use dovetail_planner::graph::{StageId, TaskId};
 
 use super::super::events::Action;
-#[cfg(test)]
-use super::PlantedBug;
+use super::planted::PlantedBug;
 use super::query::{Context, Query};
 use super::stage::{Kept, Phase, ReadyTasks};
 
@@ -70,9 +69,7 @@ impl Query {
         cx.workers.holds(kept.worker);
         let number = task.stage.0 as usize;
         let stage = &mut self.stages[number];
-        #[cfg(test)]
-        if cx.planted == Some(PlantedBug::AcceptsTheSecond) && stage.phases[task.partition as usize].is_done()
-        {
+        if cx.has(PlantedBug::AcceptsTheSecond) && stage.phases[task.partition as usize].is_done() {
             return stage.keep(task.partition, kept);
         }
         stage.phases[task.partition as usize] = Phase::Finished;
@@ -140,9 +137,7 @@ impl Query {
                 let producer = &mut self.stages[from.0 as usize];
                 producer.unfinished_consumers -= 1;
                 let unread = producer.unfinished_consumers == 0;
-                #[cfg(test)]
-                let unread =
-                    unread || (cx.planted == Some(PlantedBug::ReleasesEarly) && producer.unfinished == 0);
+                let unread = unread || (cx.has(PlantedBug::ReleasesEarly) && producer.unfinished == 0);
                 if unread && !producer.is_result && self.release(from, cx) {
                     done.push(from.0 as usize);
                 }

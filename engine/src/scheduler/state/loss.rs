@@ -13,8 +13,7 @@ use dovetail_planner::graph::{EdgeKind, StageId, TaskId};
 
 use super::super::events::Cause;
 use super::LOSSES_MAX;
-#[cfg(test)]
-use super::PlantedBug;
+use super::planted::PlantedBug;
 use super::query::{Context, Query};
 use super::stage::Phase;
 
@@ -26,10 +25,7 @@ impl Query {
             return Ok(());
         }
         let reruns = self.plan_reruns(lost);
-        #[cfg(test)]
-        let checked = cx.planted != Some(PlantedBug::IgnoresReplayability);
-        #[cfg(not(test))]
-        let checked = true;
+        let checked = !cx.has(PlantedBug::IgnoresReplayability);
         if let Some(&task) = reruns.iter().find(|&&task| checked && !self.can_rerun(task)) {
             return Err(Cause::NotReplayable { task });
         }

@@ -19,6 +19,7 @@ mod assign;
 mod clock;
 mod flow;
 mod loss;
+mod planted;
 mod query;
 mod split;
 mod stage;
@@ -30,7 +31,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dovetail_planner::graph::{StageId, TaskId};
 
-use super::events::{Action, Attempt, Cause, Event, Failure, OutputId, QueryId, WorkerId};
+use super::events::{Action, Attempt, Cause, Event, OutputId, QueryId, WorkerId};
+#[cfg(test)]
+pub(in crate::scheduler) use planted::PlantedBug;
 use query::{Context, Query};
 use workers::Workers;
 
@@ -64,21 +67,7 @@ pub struct Scheduler {
     now_ms: Option<u64>,
     /// A defect that the simulator is to find.
     #[cfg(test)]
-    pub(super) planted: Option<PlantedBug>,
-}
-
-/// Defects that can be switched on, to show that the simulator finds such.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PlantedBug {
-    /// The outputs of a lost worker are taken to be still there.
-    ForgetsLostOutputs,
-    /// An attempt that was superseded becomes the task's output when it finishes.
-    AcceptsTheSecond,
-    /// A stage's outputs are released when the first of its readers has finished.
-    ReleasesEarly,
-    /// An output that cannot be made again as it was is made again although some of it was read.
-    IgnoresReplayability,
+    pub(in crate::scheduler) planted: Option<PlantedBug>,
 }
 
 impl Scheduler {
@@ -224,16 +213,6 @@ impl Scheduler {
             if query.has_ready(class) {
                 runnable.insert((query.running_count(), id));
             }
-        }
-    }
-}
-
-impl Failure {
-    /// Whether it counts against [`ATTEMPTS_MAX`]. An attempt that stopped without having been told to counts.
-    fn counts(&self) -> bool {
-        match self {
-            Failure::Transient | Failure::Stopped => true,
-            Failure::Fatal | Failure::InputLost(_) => false,
         }
     }
 }

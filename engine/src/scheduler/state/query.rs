@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dovetail_planner::graph::{EdgeKind, StageId, TaskId};
 
 use super::super::events::{Action, Attempt, Cause, Failure, GraphShape, OutputId, QueryId, WorkerId};
-#[cfg(test)]
-use super::PlantedBug;
+use super::planted::PlantedBug;
 use super::stage::{Kept, Phase, Stage, ranks};
 use super::workers::Workers;
 use super::{ATTEMPTS_MAX, LOSSES_MAX};
@@ -146,8 +145,7 @@ impl Query {
             return;
         }
         let stands = ended.as_ref().is_some_and(|r| !r.cancelled);
-        #[cfg(test)]
-        let stands = stands || (cx.planted == Some(PlantedBug::AcceptsTheSecond) && ended.is_some());
+        let stands = stands || (cx.has(PlantedBug::AcceptsTheSecond) && ended.is_some());
         let Some(running) = ended.filter(|_| stands) else {
             // A second report of what is the task's output already changes nothing.
             if self.output(output.task) != Some((output.attempt, worker)) && cx.workers.is_there(worker) {
@@ -168,14 +166,14 @@ impl Query {
             return;
         }
         let task = output.task;
-        let counts = failure.counts();
-        let lost = match failure {
+        let (is_its_own, lost) = match failure {
             Failure::Fatal => return self.stop(Cause::Failed { task }, cx),
-            Failure::Transient | Failure::Stopped => vec![],
-            Failure::InputLost(outputs) => outputs,
+            // One that has stopped without having been told to has failed.
+            Failure::Transient | Failure::Stopped => (true, vec![]),
+            Failure::InputLost(outputs) => (false, outputs),
         };
         let history = self.history(task);
-        if counts {
+        if is_its_own {
             history.failures += 1;
             history.failed_on.push(worker);
         } else {
@@ -219,11 +217,7 @@ impl Query {
             }
             self.runs_no_more(task);
         }
-        #[cfg(test)]
-        let forgets = cx.planted == Some(PlantedBug::ForgetsLostOutputs);
-        #[cfg(not(test))]
-        let forgets = false;
-        let lost = if forgets { vec![] } else { self.held_by(worker) };
+        let lost = if cx.has(PlantedBug::ForgetsLostOutputs) { vec![] } else { self.held_by(worker) };
         if let Err(cause) = self.lose(&lost, cx) {
             return self.stop(cause, cx);
         }

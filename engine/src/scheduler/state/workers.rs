@@ -70,7 +70,8 @@ impl Workers {
 
     pub fn leaving(&mut self, id: WorkerId, now_ms: u64) {
         let Some(worker) = self.all.get_mut(&id) else { return };
-        if !worker.leaving {
+        // Home is the scheduler's own process: it goes with it.
+        if !worker.leaving && !worker.home {
             worker.leaving = true;
             self.leaving.insert(id);
             self.note_free(id);
@@ -140,7 +141,9 @@ impl Workers {
         if let Some(&(_, other)) = self.free.iter().find(|(_, id)| !failed_on.contains(id)) {
             return Some(Choice::To(other));
         }
-        let others = self.all.iter().any(|(id, w)| self.takes_anything(w) && !failed_on.contains(id));
+        let could =
+            |id: &WorkerId, w: &Worker| self.takes_anything(w) && w.slots > 0 && !failed_on.contains(id);
+        let others = self.all.iter().any(|(id, w)| could(id, w));
         Some(if others { Choice::Later } else { Choice::To(first) })
     }
 
@@ -169,7 +172,7 @@ impl Workers {
 
     /// Leaving workers that run nothing, and whose outputs have to be made elsewhere before they may go. If there
     /// is nobody who could, they stay.
-    pub fn to_evacuate(&mut self) -> Vec<WorkerId> {
+    pub fn take_evacuable(&mut self) -> Vec<WorkerId> {
         if self.leaving.is_empty() || self.nobody_since_ms().is_some() {
             return vec![];
         }
@@ -215,7 +218,7 @@ impl Workers {
     }
 
     fn takes_anything(&self, worker: &Worker) -> bool {
-        !worker.leaving && !(worker.home && self.others_have_joined)
+        worker.takes_anything(self.others_have_joined)
     }
 
     fn is_free(&self, id: WorkerId) -> bool {
@@ -227,7 +230,7 @@ impl Workers {
         let before = worker.free();
         change(worker);
         let after = worker.free();
-        if !worker.leaving && !(worker.home && self.others_have_joined) {
+        if worker.takes_anything(self.others_have_joined) {
             self.free.remove(&(Reverse(before), id));
             if after > 0 {
                 self.free.insert((Reverse(after), id));
@@ -248,6 +251,12 @@ impl Workers {
 }
 
 impl Worker {
+    /// Whether it is given tasks that run anywhere.
+    fn takes_anything(&self, others_have_joined: bool) -> bool {
+        let only_home = self.home && others_have_joined;
+        !self.leaving && !only_home
+    }
+
     fn free(&self) -> u32 {
         self.slots - self.running
     }

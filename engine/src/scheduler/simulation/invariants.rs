@@ -1,0 +1,239 @@
+//! What is checked after every event: a second account of what the scheduler was told and has asked for, kept in
+//! the plainest way, against which its answers are held.
+//!
+//! - One attempt of a task is its output at a time. It became so by finishing while it was wanted, and stays so
+//!   until it is released or lost.
+//! - Nothing is run before everything that it reads is there; nothing is released that somebody still reads.
+//! - The shuffle's catalogue agrees.
+//! - A query ends once, when nothing of it runs, for a cause that was there; if it finishes, every task was done,
+//!   everything was released, and what was delivered was made of one version of every task's output.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dovetail_planner::graph::{StageId, TaskId};
+
+use super::super::events::{Action, Attempt, Event, Failure, GraphShape, OutputId, QueryId, WorkerId};
+use super::super::state::Scheduler;
+use super::exchanges::Exchanges;
+use super::graph::reads;
+use super::worker::{Input, Key};
+
+#[derive(Default)]
+pub struct Watch {
+    pub queries: BTreeMap<QueryId, Seen>,
+    pub workers: BTreeMap<WorkerId, SeenWorker>,
+    pub others_have_joined: bool,
+    /// What attempts have left: the content, and what it was made of.
+    pub made: BTreeMap<Key, Made>,
+    pub exchanges: Exchanges,
+}
+
+#[derive(Clone)]
+pub struct Made {
+    pub content: u64,
+    pub read: Vec<(TaskId, u64)>,
+}
+
+/// A query that has not ended.
+pub struct Seen {
+    pub shape: GraphShape,
+    pub attempts: BTreeMap<OutputId, SeenAttempt>,
+    pub outputs: BTreeMap<TaskId, (Attempt, WorkerId)>,
+    pub ever_finished: BTreeSet<TaskId>,
+    pub unreleased: BTreeSet<StageId>,
+    pub stopped: bool,
+    pub cancelled: bool,
+    pub fatal: BTreeSet<TaskId>,
+    pub failures: BTreeMap<TaskId, u32>,
+    pub something_was_lost: bool,
+}
+
+pub struct SeenAttempt {
+    pub worker: WorkerId,
+    pub cancelled: bool,
+    pub ended: bool,
+}
+
+pub struct SeenWorker {
+    pub slots: u32,
+    pub home: bool,
+    pub leaving: bool,
+}
+
+impl Watch {
+    /// Called after the scheduler has answered an event.
+    pub fn check(&mut self, event: &Event, actions: &[Action], scheduler: &Scheduler) {
+        let wanted = self.take_in(event);
+        for action in actions {
+            if let Action::Disconnect { worker } = action {
+                self.worker_lost(*worker);
+            }
+        }
+        self.check_outputs(event, wanted, actions, scheduler);
+        actions.iter().for_each(|action| self.check_action(action, scheduler));
+        self.check_slots();
+        assert_eq!(scheduler.query_count(), self.queries.len(), "queries that have not ended");
+    }
+
+    /// Where a task that is to be run finds what it reads.
+    pub fn inputs(&self, query: QueryId, task: TaskId) -> Vec<Input> {
+        let seen = &self.queries[&query];
+        let edges = &seen.shape.stages[task.stage.0 as usize].inputs;
+        let tasks = edges.iter().flat_map(|edge| {
+            reads(&seen.shape, edge, task.partition).map(|partition| TaskId { stage: edge.from, partition })
+        });
+        let input = |task| match seen.outputs.get(&task) {
+            Some(&(attempt, holder)) => Input { output: OutputId { task, attempt }, holder },
+            None => panic!("query {} reads {task:?}, which is not there", query.0),
+        };
+        tasks.map(input).collect()
+    }
+
+    /// Accounts for an event. Says whether it is the end of an attempt that was wanted.
+    fn take_in(&mut self, event: &Event) -> Option<Key> {
+        match event {
+            Event::GraphSubmitted { query, shape } => {
+                let seen = Seen {
+                    shape: shape.clone(),
+                    attempts: BTreeMap::new(),
+                    outputs: BTreeMap::new(),
+                    ever_finished: BTreeSet::new(),
+                    unreleased: BTreeSet::new(),
+                    stopped: false,
+                    cancelled: false,
+                    fatal: BTreeSet::new(),
+                    failures: BTreeMap::new(),
+                    something_was_lost: false,
+                };
+                self.queries.insert(*query, seen);
+            }
+            Event::WorkerJoined { worker, slots, home } => {
+                self.workers.insert(*worker, SeenWorker { slots: *slots, home: *home, leaving: false });
+                self.others_have_joined |= !home;
+            }
+            Event::WorkerLeaving { worker } => {
+                self.workers.get_mut(worker).into_iter().for_each(|w| w.leaving = true);
+            }
+            Event::WorkerLost { worker } => self.worker_lost(*worker),
+            Event::TaskFinished { query, output, worker } => {
+                let wanted = self.attempt_ended(*query, *output, *worker);
+                return wanted.then_some((*query, *output));
+            }
+            Event::TaskFailed { query, output, worker, failure } => {
+                if self.attempt_ended(*query, *output, *worker) {
+                    self.attempt_failed(*query, *output, failure);
+                }
+            }
+            Event::StageSplit { query, split } => {
+                let seen = self.queries.get_mut(query).expect("the driver splits what runs");
+                seen.shape.stages[split.stage.0 as usize] = split.rest.clone();
+                seen.shape.stages.push(split.front.clone());
+            }
+            Event::QueryCancelled { query } => {
+                self.queries.get_mut(query).into_iter().for_each(|q| q.cancelled = true);
+            }
+            Event::WorkerHeard { .. } | Event::Ticked { .. } => {}
+        }
+        None
+    }
+
+    fn attempt_ended(&mut self, query: QueryId, output: OutputId, worker: WorkerId) -> bool {
+        let Some(seen) = self.queries.get_mut(&query) else { return false };
+        let Some(attempt) = seen.attempts.get_mut(&output) else { return false };
+        if attempt.worker != worker || std::mem::replace(&mut attempt.ended, true) {
+            return false;
+        }
+        !attempt.cancelled && !seen.stopped
+    }
+
+    fn attempt_failed(&mut self, query: QueryId, output: OutputId, failure: &Failure) {
+        let seen = self.queries.get_mut(&query).expect("it was there");
+        match failure {
+            Failure::Fatal => {
+                seen.fatal.insert(output.task);
+            }
+            Failure::Transient | Failure::Stopped => *seen.failures.entry(output.task).or_default() += 1,
+            Failure::InputLost(_) => seen.something_was_lost = true,
+        }
+    }
+
+    fn worker_lost(&mut self, worker: WorkerId) {
+        self.workers.remove(&worker);
+        for seen in self.queries.values_mut() {
+            seen.something_was_lost = true;
+            seen.attempts.values_mut().filter(|a| a.worker == worker).for_each(|a| a.ended = true);
+        }
+    }
+
+    fn check_outputs(
+        &mut self,
+        event: &Event,
+        wanted: Option<Key>,
+        actions: &[Action],
+        scheduler: &Scheduler,
+    ) {
+        for (&query, seen) in &mut self.queries {
+            let ends = |a: &Action| match a {
+                Action::Finish { query: q } | Action::Abandon { query: q, .. } => *q == query,
+                _ => false,
+            };
+            let wanted = wanted.filter(|(q, _)| *q == query).map(|(_, output)| output);
+            if let Some(output) = wanted {
+                let before = seen.outputs.get(&output.task);
+                assert_eq!(before, None, "a second attempt of {output:?} has won");
+                let worker = seen.attempts[&output].worker;
+                seen.outputs.insert(output.task, (output.attempt, worker));
+                seen.ever_finished.insert(output.task);
+                seen.unreleased.insert(output.task.stage);
+                let tasks = seen.shape.stages[output.task.stage.0 as usize].tasks;
+                self.exchanges.kept(query, output, tasks);
+            }
+            if actions.iter().any(ends) {
+                continue;
+            }
+            let released = |task: TaskId| actions.contains(&Action::Release { query, stage: task.stage });
+            let named = |output: OutputId| match event {
+                Event::TaskFailed { failure: Failure::InputLost(lost), query: q, .. } => {
+                    *q == query && lost.contains(&output)
+                }
+                _ => false,
+            };
+            let lost = |output, worker: WorkerId| {
+                named(output) || self.workers.get(&worker).is_none_or(|w| w.leaving)
+            };
+            let mut gone = vec![];
+            for (number, stage) in seen.shape.stages.iter().enumerate() {
+                for partition in 0..stage.tasks {
+                    let task = TaskId { stage: StageId(number as u32), partition };
+                    match (seen.outputs.get(&task), scheduler.output(query, task)) {
+                        (Some(&ours), Some(theirs)) => {
+                            assert_eq!(ours, theirs, "the output of {task:?} of query {}", query.0);
+                            let there = self.workers.contains_key(&ours.1) || seen.stopped;
+                            let stops = actions.contains(&Action::Stop { query });
+                            assert!(there || stops, "the output of {task:?} is on a lost worker");
+                        }
+                        (None, Some(theirs)) => panic!("{task:?} has an output {theirs:?} that nobody made"),
+                        (Some(&(attempt, worker)), None) => {
+                            let output = OutputId { task, attempt };
+                            let fair = released(task) || lost(output, worker);
+                            assert!(fair, "{output:?} of query {} has vanished", query.0);
+                            gone.push(task);
+                        }
+                        (None, None) => {}
+                    }
+                }
+            }
+            let mut by_release: BTreeMap<StageId, BTreeMap<TaskId, OutputId>> = BTreeMap::new();
+            for task in gone {
+                let (attempt, _) = seen.outputs.remove(&task).expect("it was just listed");
+                let output = OutputId { task, attempt };
+                if released(task) {
+                    by_release.entry(task.stage).or_default().insert(task, output);
+                } else {
+                    self.exchanges.lost(query, output);
+                }
+            }
+            by_release.iter().for_each(|(stage, outputs)| self.exchanges.released(query, *stage, outputs));
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Defects that can be switched on in tests, to show that the simulator finds such. Outside of tests there is no
+//! switch, and each question is answered with no when it is compiled.
+
+use super::query::Context;
+
+/// A defect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::scheduler) enum PlantedBug {
+    /// The outputs of a lost worker are taken to be still there.
+    ForgetsLostOutputs,
+    /// An attempt that was cancelled becomes the task's output when it finishes all the same.
+    AcceptsTheSecond,
+    /// A stage's outputs are released when the first of its readers has finished.
+    ReleasesEarly,
+    /// An output that cannot be made again as it was is made again although some of it was read.
+    IgnoresReplayability,
+    /// A second attempt is started although what the first has read is lost by now.
+    SpeculatesBlindly,
+}
+
+impl Context<'_> {
+    #[cfg(test)]
+    pub fn has(&self, bug: PlantedBug) -> bool {
+        self.planted == Some(bug)
+    }
+
+    #[cfg(not(test))]
+    pub fn has(&self, _: PlantedBug) -> bool {
+        false
+    }
+}
