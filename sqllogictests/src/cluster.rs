@@ -3,6 +3,7 @@
 //! A test binary of ours is a worker, too: called with `worker` as its first word it does what `dovetail worker`
 //! does ([`became_a_worker`]). So the tests need no other binary, and what they run is what was compiled with them.
 
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ pub struct Cluster {
     workers: Vec<Child>,
     scheduler: SchedulerSide,
     url: String,
+    address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
@@ -49,18 +51,18 @@ impl Cluster {
         recovery: Recovery,
     ) -> Result<Cluster> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let (scheduler, url) = runtime.block_on(async {
+        let (scheduler, url, address) = runtime.block_on(async {
             let security = Security::default();
             let listening = Listening::bind("127.0.0.1:0", security.clone(), false)?;
-            let url = listening.url();
+            let (url, address) = (listening.url(), listening.address());
             let scheduler = SchedulerSide::start(session, &security, recovery)?;
             let flight_sql =
                 FlightSql::new(session.clone()).with_tickets(scheduler.tickets()).server(&security);
             let routes = Routes::new(flight_sql).add_service(scheduler.control());
             tokio::spawn(listening.serve(routes, std::future::pending()));
-            Ok::<_, anyhow::Error>((scheduler, url))
+            Ok::<_, anyhow::Error>((scheduler, url, address))
         })?;
-        let mut cluster = Cluster { workers: vec![], scheduler, url, runtime: Some(runtime) };
+        let mut cluster = Cluster { workers: vec![], scheduler, url, address, runtime: Some(runtime) };
         for _ in 0..workers {
             cluster.add(words)?;
         }
@@ -70,8 +72,14 @@ impl Cluster {
 
     /// One worker more, of one thread. It may take a moment to join.
     pub fn add(&mut self, words: &[&str]) -> Result<()> {
+        let url = self.url.clone();
+        self.add_through(&url, words)
+    }
+
+    /// [`Self::add`] with another way to the scheduler.
+    pub fn add_through(&mut self, url: &str, words: &[&str]) -> Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["worker", "--attached", "--threads", "1", "--scheduler", &self.url]).args(words);
+        command.args(["worker", "--attached", "--threads", "1", "--scheduler", url]).args(words);
         // Its log is for who looks at one test by hand.
         let told = if std::env::var_os("DOVETAIL_LOG").is_some() { Stdio::inherit() } else { Stdio::null() };
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(told);
@@ -91,6 +99,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Where the scheduler listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Tasks that all workers together can run at a time, as far as the scheduler knows.
     pub fn slots(&self) -> u32 {
         self.scheduler.slots()
@@ -99,11 +112,6 @@ impl Cluster {
     /// The process of a worker, in the order of starting.
     pub fn worker(&mut self, number: usize) -> &mut Child {
         &mut self.workers[number]
-    }
-
-    /// The processes.
-    pub fn workers(&self) -> usize {
-        self.workers.len()
     }
 }
 
