@@ -262,7 +262,7 @@ mod tests {
         for words in
             [&["data"][..], &["--threads", "2"], &["--memory-limit", "1GB"], &["--scheduler", "threads"]]
         {
-            let words = ["dovetail", "--connect", url].iter().chain(words);
+            let words = [&["dovetail", "--connect", url], words].concat();
             assert!(Args::try_parse_from(words).is_err());
         }
         assert!(Args::try_parse_from(["dovetail", "--connect", "localhost"]).is_err());

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use dovetail_engine::Session;
 use futures::StreamExt;
 use prost::Message;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::message::command_metadata;
 use super::metadata::{self, Listing};
@@ -86,7 +86,7 @@ impl Service {
         let mut info = FlightInfo::new().with_descriptor(descriptor).with_endpoint(endpoint);
         info.schema = ipc(&promised.schema)?;
         if let Some(done) = promised.command {
-            info = info.with_total_records(0).with_app_metadata(command_metadata(&done.message));
+            info = info.with_app_metadata(command_metadata(&done.message));
         }
         Ok(Response::new(info))
     }
@@ -326,7 +326,11 @@ impl FlightSqlService for Service {
         _: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         refuse_transaction(&c.transaction_id)?;
-        let schema = self.statements.schema(c.query.clone()).await?;
+        let schema = self.statements.schema(c.query.clone()).await.map_err(|e| match e.code() {
+            // It is the statement that is not supported. Drivers would take it that preparing is not, and go on.
+            Code::Unimplemented => Status::invalid_argument(e.message()),
+            _ => e,
+        })?;
         // No bytes at all tell drivers that the statement is an update.
         let dataset_schema = if schema.fields().is_empty() { Bytes::new() } else { ipc(&schema)? };
         let prepared_statement_handle = self.prepared.add(c.query)?;

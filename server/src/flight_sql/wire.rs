@@ -39,7 +39,7 @@ pub fn wire_batches(batch: &RecordBatch, schema: &SchemaRef) -> Result<Vec<Recor
 
 fn split(batch: &RecordBatch, schema: &SchemaRef, pieces: &mut Vec<RecordBatch>) -> Result<()> {
     let rows = batch.num_rows();
-    if rows > 1 && batch.columns().iter().map(|c| bytes(c)).sum::<usize>() > BATCH_BYTES_MAX {
+    if rows > 1 && batch.columns().iter().map(bytes).sum::<usize>() > BATCH_BYTES_MAX {
         split(&batch.slice(0, rows / 2), schema, pieces)?;
         return split(&batch.slice(rows / 2, rows - rows / 2), schema, pieces);
     }
