@@ -8,10 +8,8 @@ use anyhow::Result;
 use dovetail_engine::Session;
 use dovetail_server::Listening;
 use dovetail_server::cluster::{Recovery, SchedulerSide};
-use dovetail_server::flight_sql::FlightSql;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tonic::service::Routes;
 
 use crate::allocator::keep_freed_memory;
 use crate::args::ServerArgs;
@@ -58,9 +56,7 @@ async fn serve(
         }
     };
     let scheduler = SchedulerSide::start(&session, listening.security(), Recovery::On)?;
-    let flight_sql = FlightSql::new(session).with_tickets(scheduler.tickets()).server(listening.security());
-    let routes = Routes::new(flight_sql).add_service(scheduler.control());
-    let url = listening.url();
+    let (url, routes) = (listening.url(), scheduler.routes(session));
     let serving = listening.serve(routes, stop);
     // They join as soon as they are answered; they end with this.
     let _workers = workers(&url)?;

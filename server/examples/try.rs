@@ -1,7 +1,6 @@
 use dovetail_engine::{MemoryLimit, QueryResult, Session, SessionOptions, SpillPolicy};
-use dovetail_server::{Listening, cluster::SchedulerSide, flight_sql::FlightSql, security::Security, worker};
+use dovetail_server::{Listening, cluster::SchedulerSide, security::Security, worker};
 use std::sync::Arc;
-use tonic::service::Routes;
 
 fn rows(r: &QueryResult) -> Vec<String> {
     let text = arrow::util::pretty::pretty_format_batches(&r.batches).unwrap().to_string();

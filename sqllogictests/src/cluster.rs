@@ -15,10 +15,8 @@ use dovetail_cli::run::{exit_code, run};
 use dovetail_engine::Session;
 use dovetail_server::Listening;
 use dovetail_server::cluster::{Recovery, SchedulerSide};
-use dovetail_server::flight_sql::FlightSql;
 use dovetail_server::security::Security;
 use tokio::runtime::Runtime;
-use tonic::service::Routes;
 
 /// For workers to start.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -56,10 +54,7 @@ impl Cluster {
             let listening = Listening::bind("127.0.0.1:0", security.clone(), false)?;
             let (url, address) = (listening.url(), listening.address());
             let scheduler = SchedulerSide::start(session, &security, recovery)?;
-            let flight_sql =
-                FlightSql::new(session.clone()).with_tickets(scheduler.tickets()).server(&security);
-            let routes = Routes::new(flight_sql).add_service(scheduler.control());
-            tokio::spawn(listening.serve(routes, std::future::pending()));
+            tokio::spawn(listening.serve(scheduler.routes(session.clone()), std::future::pending()));
             Ok::<_, anyhow::Error>((scheduler, url, address))
         })?;
         let mut cluster = Cluster { workers: vec![], scheduler, url, address, runtime: Some(runtime) };

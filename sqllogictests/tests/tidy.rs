@@ -11,7 +11,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("planner", &[]),
     ("shuffle", &[]),
     ("engine", &["planner", "shuffle"]),
-    ("server", &["engine"]),
+    ("server", &["engine", "planner", "shuffle"]),
     ("cli", &["engine", "planner", "server"]),
     ("sqllogictests", &["planner", "shuffle", "engine", "server", "cli"]),
 ];

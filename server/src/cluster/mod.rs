@@ -23,6 +23,7 @@ use dovetail_engine::session::cluster::{Cluster, ClusterQuery};
 use dovetail_engine::{EngineError, Result, Session};
 use dovetail_planner::lower::{Parallelism, Sharing};
 use tokio::sync::mpsc;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::connect::Connector;
@@ -30,7 +31,7 @@ use crate::control::control_server::ControlServer;
 use crate::data::MESSAGE_BYTES_MAX;
 use crate::data::fetch::FlightFetcher;
 use crate::data::serve::DataServer;
-use crate::flight_sql::TicketHandler;
+use crate::flight_sql::FlightSql;
 use crate::security::{Security, ServerAuth};
 
 pub use driver::Recovery;
@@ -49,7 +50,7 @@ const PARTITIONS_MAX: u32 = 64;
 pub struct SchedulerSide {
     handle: ClusterHandle,
     data: DataServer,
-    auth: ServerAuth,
+    security: Security,
 }
 
 impl SchedulerSide {
@@ -63,20 +64,18 @@ impl SchedulerSide {
         let (handle, host) = driver::start(&runtime, fetcher, recovery)?;
         session.attach_cluster(Arc::new(handle.clone()));
         let data = DataServer { host, tables: Some(session.catalog()) };
-        Ok(SchedulerSide { handle, data, auth: ServerAuth::new(security) })
+        Ok(SchedulerSide { handle, data, security: security.clone() })
     }
 
-    /// Lets workers join.
-    pub fn control(&self) -> InterceptedService<ControlServer<ControlService>, ServerAuth> {
-        let service = ControlServer::new(ControlService::new(self.handle.clone()))
+    /// What the scheduler's port answers: clients by Flight SQL, workers that join, and those that ask for tables
+    /// in memory.
+    pub fn routes(&self, session: Arc<Session>) -> Routes {
+        let tickets = Arc::new(self.data.clone());
+        let control = ControlServer::new(ControlService::new(self.handle.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        InterceptedService::new(service, self.auth.clone())
-    }
-
-    /// Answers workers that ask for tables in memory.
-    pub fn tickets(&self) -> Arc<dyn TicketHandler> {
-        Arc::new(self.data.clone())
+        let control = InterceptedService::new(control, ServerAuth::new(&self.security));
+        FlightSql::new(session).with_tickets(tickets).routes(&self.security).add_service(control)
     }
 
     /// Tasks that all workers together can run at a time.

@@ -19,6 +19,7 @@ mod message;
 mod metadata;
 mod operations;
 mod prepared;
+mod refusals;
 mod rows;
 mod service;
 mod statements;
@@ -34,6 +35,7 @@ use bytes::Bytes;
 use dovetail_engine::Session;
 use futures::stream::BoxStream;
 use tonic::Status;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::security::{Security, ServerAuth};
@@ -86,7 +88,12 @@ impl FlightSql {
         FlightSql { limits, ..self }
     }
 
-    /// The service, behind the token.
+    /// The service as all that a server has.
+    pub fn routes(self, security: &Security) -> Routes {
+        Routes::new(self.server(security))
+    }
+
+    /// The service, behind the token, to be put beside others.
     pub fn server(self, security: &Security) -> FlightServer {
         let auth = ServerAuth::new(security);
         let service = Service::new(self.session, self.limits);

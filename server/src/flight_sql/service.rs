@@ -15,7 +15,6 @@ use arrow_flight::{
 };
 use bytes::Bytes;
 use dovetail_engine::Session;
-use futures::StreamExt;
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
@@ -23,6 +22,7 @@ use super::message::command_metadata;
 use super::metadata::{self, Listing};
 use super::operations::{Limits, Operations};
 use super::prepared::PreparedStatements;
+use super::refusals::{malformed, no_substrait, no_transactions, refuse_parameters, refuse_transaction};
 use super::rows::stream_of_batches;
 use super::statements::{Promised, Statements};
 
@@ -377,43 +377,6 @@ impl FlightSqlService for Service {
     }
 
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
-}
-
-/// Parameters come as rows behind the command.
-async fn refuse_parameters(request: Request<PeekableFlightDataStream>) -> Result<(), Status> {
-    let mut messages = request.into_inner();
-    while let Some(message) = messages.next().await {
-        // A bare command, or an empty schema, binds nothing.
-        let message = message?;
-        let columns = Schema::try_from(&message).map_or(0, |s| s.fields().len());
-        if columns > 0 || !message.data_body.is_empty() {
-            return Err(Status::unimplemented(
-                "parameters of prepared statements are not supported. Write the values into the statement",
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn refuse_transaction(id: &Option<Bytes>) -> Result<(), Status> {
-    match id {
-        Some(id) if !id.is_empty() => Err(no_transactions()),
-        _ => Ok(()),
-    }
-}
-
-fn no_transactions() -> Status {
-    Status::unimplemented(
-        "transactions are not supported: each statement stands alone. Connect with autocommit on",
-    )
-}
-
-fn no_substrait() -> Status {
-    Status::unimplemented("Substrait plans are not supported. Send SQL")
-}
-
-fn malformed(e: &dyn std::fmt::Display) -> Status {
-    Status::invalid_argument(format!("the request is not one of Flight SQL's: {e}"))
 }
 
 fn count(rows: u64) -> Result<i64, Status> {

@@ -1,3 +1,5 @@
+//! Files in, settings for both ends out; secrets shown to nobody.
+
 use std::path::PathBuf;
 
 use tonic::metadata::MetadataMap;

@@ -20,7 +20,6 @@ use dovetail_server::remote::{RemoteSession, ServerAddress};
 use dovetail_server::security::{ClientAuth, Security};
 use futures::TryStreamExt;
 use tokio::sync::oneshot;
-use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
@@ -56,7 +55,7 @@ impl Served {
         if let Some(tickets) = tickets {
             flight = flight.with_tickets(tickets);
         }
-        let routes = Routes::new(flight.server(listening.security()));
+        let routes = flight.routes(listening.security());
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
