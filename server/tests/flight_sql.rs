@@ -131,6 +131,8 @@ fn listings() {
         ..Default::default()
     });
     assert_eq!((views.num_rows(), views.num_columns()), (1, 5));
+    let tables = list(CommandGetTables { table_types: vec!["TABLE".to_owned()], ..Default::default() });
+    assert_eq!(tables.num_rows(), 1);
     let catalogs = served.runtime.block_on(client.get_catalogs()).unwrap();
     assert_eq!(rows(&served.fetch(&mut client, catalogs)), 1);
     let schemas = served.runtime.block_on(client.get_db_schemas(CommandGetDbSchemas::default())).unwrap();

@@ -90,7 +90,11 @@ fn build(listing: Listing, tables: &[TableInfo]) -> Result<RecordBatch, FlightEr
             builder.append(CATALOG, SCHEMA);
             builder.build()
         }
-        Listing::Tables(c) => {
+        Listing::Tables(mut c) => {
+            // The word of JDBC tools, which do not always ask for the table types first.
+            for kind in c.table_types.iter_mut().filter(|t| *t == "TABLE") {
+                TABLE.clone_into(kind);
+            }
             let mut builder = c.into_builder();
             for table in tables {
                 let kind = if table.is_view { VIEW } else { TABLE };
