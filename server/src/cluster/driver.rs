@@ -38,6 +38,9 @@ const HOME_SLOTS: u32 = 4;
 /// Between two looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Of the driver's thread: deep plans are copied and dropped by recursion.
+const STACK_BYTES: usize = 64 << 20;
+
 /// Times that a query is begun anew.
 const RESTARTS_MAX: u32 = 3;
 
@@ -94,7 +97,10 @@ pub fn start(
             }
         }
     });
-    std::thread::Builder::new().name("dovetail-driver".into()).spawn(move || driver.drive(receiver))?;
+    std::thread::Builder::new()
+        .name("dovetail-driver".into())
+        .stack_size(STACK_BYTES)
+        .spawn(move || driver.drive(receiver))?;
     Ok((ClusterHandle { driver: sender, slots }, host))
 }
 
@@ -289,7 +295,7 @@ impl Driver {
         {
             tracing::error!("{error}");
         }
-        let json = bytes::Bytes::from(serde_json::to_vec(stages).expect("invariant: stages serialise"));
+        let json = messages::encode_plan(&stages);
         for worker in self.workers.values().filter(|w| w.has_begun(id)) {
             worker.send(Message::Split(control::Split { query: id.0, stages: json.clone() }));
         }
@@ -435,7 +441,7 @@ impl Driver {
                         stages: query.stages.clone(),
                         results: query.asked.graph.results.clone(),
                     };
-                    let graph = serde_json::to_vec(&graph).expect("invariant: graphs serialise").into();
+                    let graph = messages::encode_plan(&graph);
                     let operators = query.asked.operators as u32;
                     w.send(Message::Begin(control::Begin { query: id.0, graph, operators }));
                 }

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dovetail_engine::query::placed::{Placement, Report, Value};
 use dovetail_engine::scheduler::events::{Attempt, OutputId};
 use dovetail_planner::graph::{StageId, TaskId};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::control;
 
@@ -47,6 +51,23 @@ impl From<&Report> for control::Report {
         let (rows, bytes, is_partitioned) = (report.rows.clone(), report.bytes, report.is_partitioned);
         control::Report { rows, bytes, is_partitioned, parameter, filters }
     }
+}
+
+/// A graph, or stages of one, as bytes. However deep its expressions are.
+pub fn encode_plan<T: Serialize>(plan: &T) -> Bytes {
+    let mut json = vec![];
+    let mut serializer = serde_json::Serializer::new(&mut json);
+    let serializer = serde_stacker::Serializer::new(&mut serializer);
+    plan.serialize(serializer).expect("invariant: plans serialise");
+    json.into()
+}
+
+/// The graph, or the stages, of some bytes.
+pub fn decode_plan<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    deserializer.disable_recursion_limit();
+    let deserializer = serde_stacker::Deserializer::new(&mut deserializer);
+    T::deserialize(deserializer).map_err(|e| format!("a plan that is none: {e}"))
 }
 
 /// A report that came from another process.

@@ -1,5 +1,6 @@
 //! One stay of a worker with a scheduler, from hello to the end of the stream.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,11 +57,7 @@ impl Ends for Reports {
                 report: Some((&report).into()),
                 counts: serde_json::to_vec(&counts).expect("invariant: counters serialise").into(),
             }),
-            Err(error) => worker_message::Message::Failed(control::TaskFailed {
-                output: name,
-                failure: serde_json::to_string(&failure_of(&error)).expect("invariant: failures serialise"),
-                message: error.to_string(),
-            }),
+            Err(error) => failed(query, output, &error),
         };
         let outbound = self.outbound.lock().clone();
         if let Some(outbound) = outbound {
@@ -68,6 +65,26 @@ impl Ends for Reports {
             let _ = outbound.blocking_send(WorkerMessage { message: Some(message) });
         }
     }
+}
+
+impl Reports {
+    /// Fails a task that cannot even begin. Called where no thread may wait.
+    fn fail(&self, query: u64, output: OutputId, problem: &str) {
+        let error = dovetail_engine::EngineError::internal(problem);
+        let message = WorkerMessage { message: Some(failed(query, output, &error)) };
+        if let Some(outbound) = self.outbound.lock().as_ref() {
+            // A queue that is full: the query is ended by its lease.
+            let _ = outbound.try_send(message);
+        }
+    }
+}
+
+fn failed(query: u64, output: OutputId, error: &dovetail_engine::EngineError) -> worker_message::Message {
+    worker_message::Message::Failed(control::TaskFailed {
+        output: Some(control::Output::of(query, output)),
+        failure: serde_json::to_string(&failure_of(error)).expect("invariant: failures serialise"),
+        message: error.to_string(),
+    })
 }
 
 /// Joins and stays.
@@ -110,7 +127,7 @@ pub async fn join(
     };
     *reports.outbound.lock() = Some(outbound.clone());
     let mut beat = tokio::time::interval(Duration::from_secs(1));
-    let mut stay = Stay { surroundings, host };
+    let mut stay = Stay { surroundings, host, reports, broken: HashMap::new() };
     let mut is_leaving = false;
     let far = Duration::from_secs(u32::MAX.into());
     let leave_by = tokio::time::sleep(far);
@@ -163,6 +180,9 @@ enum Next {
 struct Stay<'a> {
     surroundings: &'a Arc<Surroundings>,
     host: &'a Arc<Host>,
+    reports: &'a Reports,
+    /// Queries whose plans were not understood, and why: their tasks fail, other queries do not notice.
+    broken: HashMap<u64, String>,
 }
 
 impl Stay<'_> {
@@ -179,15 +199,26 @@ impl Stay<'_> {
                 return Err(ServerError::Connect { url, problem: refused.reason });
             }
             Message::Dismiss(_) => return Ok(Next::Go),
-            Message::Begin(begin) => self.begin(begin),
+            Message::Begin(begin) => {
+                let query = begin.query;
+                if let Err(problem) = self.begin(begin) {
+                    self.broken.insert(query, problem);
+                }
+                Ok(())
+            }
             Message::Split(split) => self.with_run(split.query, |run| {
-                let stages = serde_json::from_slice(&split.stages).map_err(|e| e.to_string())?;
+                let stages = messages::decode_plan(&split.stages)?;
                 run.change(stages).map_err(|e| e.to_string())
             }),
             Message::Placed(placed) => messages::placement(placed).and_then(|(query, placement)| {
                 self.with_run(query, |run| run.place(placement).map_err(|e| e.to_string()))
             }),
-            Message::Run(run) => self.with_output(run.output, |query, output| self.host.start(query, output)),
+            Message::Run(run) => {
+                self.with_output(run.output, |query, output| match self.broken.get(&query) {
+                    Some(problem) => self.reports.fail(query, output, problem),
+                    None => self.host.start(query, output),
+                })
+            }
             Message::Cancel(cancel) => self.with_output(cancel.output, |query, output| {
                 if let Some(run) = self.host.run_of(query) {
                     run.cancel_attempt(output);
@@ -208,6 +239,7 @@ impl Stay<'_> {
             }),
             Message::End(end) => {
                 self.host.end(end.query);
+                self.broken.remove(&end.query);
                 Ok(())
             }
         };
@@ -215,7 +247,7 @@ impl Stay<'_> {
     }
 
     fn begin(&self, begin: control::Begin) -> std::result::Result<(), String> {
-        let graph = serde_json::from_slice(&begin.graph).map_err(|e| format!("a plan that is none: {e}"))?;
+        let graph = messages::decode_plan(&begin.graph)?;
         let Surroundings { memory, spill, fetcher, options, .. } = &**self.surroundings;
         let context = QueryContext::bounded(begin.operators as usize, memory.clone(), spill.query());
         let tables = RemoteTables {
