@@ -15,6 +15,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion_common::ScalarValue;
 use dovetail_planner::expr::Literal;
 use dovetail_planner::graph::StageId;
+use dovetail_planner::physical::HashJoin;
 use dovetail_planner::pipeline::{QueryGraph, QueryStage, Sink};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -28,11 +29,15 @@ use crate::error::{EngineError, Result};
 use crate::exchange::{
     ExchangeInput, ExchangeReader, Fetcher, HeldOutput, KeptInput, KeptRows, RemoteOutputs, RowsReader,
 };
-use crate::operators::join::{BuildSide, held_build_side_again};
+use crate::operators::join::{BuildSide, held_build_side, held_build_side_again};
 use crate::operators::sort::SortedRun;
 use crate::scan::{RuntimeFilter, RuntimeFilters};
 use crate::scheduler::events::OutputId;
 use crate::task::{OperatorCounts, QueryContext, TaskContext};
+
+/// Larger filters, and more of one build, are not sent around: scans do without them.
+const FILTER_BYTES_MAX: usize = 8 << 20;
+const FILTERS_MAX: usize = 4;
 
 /// A query on one of several processes.
 pub struct PlacedRun {
@@ -58,8 +63,25 @@ struct Slot {
     stage: QueryStage,
     /// By task.
     placed: Mutex<Vec<Option<Placement>>>,
-    /// Of a join's build stage: made by its task, or by the first task here that probes it.
-    side: Mutex<Option<Arc<BuildSide>>>,
+    /// Of a join's build stage: made by its task, or by the first task here that probes it. Locked for a moment
+    /// only, because the control stream waits for it.
+    side: Mutex<MadeSide>,
+    /// Held by whoever makes it.
+    making: Mutex<()>,
+}
+
+#[derive(Default)]
+struct MadeSide {
+    made: Option<Arc<BuildSide>>,
+    /// Changes with what it was made of: what was begun before is not kept.
+    version: u64,
+}
+
+impl MadeSide {
+    fn forget(&mut self) {
+        self.made = None;
+        self.version += 1;
+    }
 }
 
 /// Where an output is, and what its maker has reported of it.
@@ -96,7 +118,7 @@ pub enum Value {
 impl Slot {
     fn new(stage: QueryStage) -> Arc<Slot> {
         let placed = Mutex::new(vec![None; stage.tasks as usize]);
-        Arc::new(Slot { stage, placed, side: Mutex::default() })
+        Arc::new(Slot { stage, placed, side: Mutex::default(), making: Mutex::default() })
     }
 }
 
@@ -155,8 +177,11 @@ impl PlacedRun {
         if before.is_some() {
             self.forget_partitions_of(stage);
         }
-        // A build that ran again may have come to another end than the one that was decided first.
-        slot.side.lock().take_if(|side| matches!(**side, BuildSide::Partitioned(_)) != is_partitioned);
+        // A build that ran again, or was made in advance, may have come to another end than was decided first.
+        let mut side = slot.side.lock();
+        if side.made.as_ref().is_some_and(|made| made.is_partitioned() != is_partitioned) {
+            side.forget();
+        }
         Ok(())
     }
 
@@ -164,7 +189,11 @@ impl PlacedRun {
     fn forget_partitions_of(&self, stage: StageId) {
         for slot in self.stages.read().iter() {
             if matches!(&slot.stage.work.sink, Sink::JoinBuild { rows, .. } if *rows == stage) {
-                slot.side.lock().take_if(|side| matches!(**side, BuildSide::Partitioned(_)));
+                let mut side = slot.side.lock();
+                // A table has its rows.
+                if side.made.as_ref().is_none_or(|made| made.is_partitioned()) {
+                    side.forget();
+                }
             }
         }
     }
@@ -199,12 +228,13 @@ impl PlacedRun {
                     made.build_side().ok_or_else(|| EngineError::internal("a build has left nothing"))?;
                 match &*side {
                     BuildSide::Table(table) => {
-                        let filters = table.runtime_filters().iter();
-                        report.value = Value::Filters(filters.map(|(id, f)| (*id, f.encode())).collect());
+                        let filters = table.runtime_filters().iter().map(|(id, f)| (*id, f.encode()));
+                        let small = filters.filter(|(_, bytes)| bytes.len() <= FILTER_BYTES_MAX);
+                        report.value = Value::Filters(small.take(FILTERS_MAX).collect());
                     }
                     BuildSide::Partitioned(_) => report.is_partitioned = true,
                 }
-                *slot.side.lock() = Some(side);
+                slot.side.lock().made = Some(side);
             }
             Sink::Collect
             | Sink::Aggregate { .. }
@@ -213,6 +243,45 @@ impl PlacedRun {
             | Sink::Sort(_) => {}
         }
         Ok(report)
+    }
+
+    /// Makes a join's build side before a task here needs it: while its own task makes it elsewhere and this
+    /// process has nothing else to do. It may be made in vain.
+    pub fn warm(&self, stage: StageId) -> Result<()> {
+        let slot = self.slot(stage)?;
+        let context = Arc::new(self.surroundings.context.attempt());
+        let side = self.make_side(
+            &slot,
+            |_| true,
+            |join, schema, rows| held_build_side(join, schema, rows, &TaskContext::new(0, 1, context)),
+        );
+        side.map(drop)
+    }
+
+    /// The build side of a join, if there is one that is meant, or made now.
+    fn make_side(
+        &self,
+        slot: &Slot,
+        is_meant: impl Fn(&Arc<BuildSide>) -> bool,
+        make: impl FnOnce(&HashJoin, &SchemaRef, Vec<Arc<dyn HeldOutput>>) -> Result<BuildSide>,
+    ) -> Result<Arc<BuildSide>> {
+        let Sink::JoinBuild { join, rows } = &slot.stage.work.sink else {
+            return Err(EngineError::internal(format!("stage {} builds no join table", slot.stage.id.0)));
+        };
+        let _one_at_a_time = slot.making.lock();
+        let version = {
+            let side = slot.side.lock();
+            if let Some(made) = side.made.as_ref().filter(|made| is_meant(made)) {
+                return Ok(made.clone());
+            }
+            side.version
+        };
+        let made = Arc::new(make(join, &slot.stage.work.sink_schema, self.by_place(*rows)?)?);
+        let mut side = slot.side.lock();
+        if side.version == version {
+            side.made = Some(made.clone());
+        }
+        Ok(made)
     }
 
     /// Asks one attempt to stop at its next batch.
@@ -242,7 +311,7 @@ impl PlacedRun {
         self.made.lock().retain(|output, _| output.task.stage != stage);
         if let Ok(slot) = self.slot(stage) {
             slot.placed.lock().fill(None);
-            slot.side.lock().take();
+            slot.side.lock().forget();
         }
     }
 
@@ -407,19 +476,12 @@ impl StageInputs for Attempt<'_> {
 
     fn build_side(&self, stage: StageId) -> Result<Arc<BuildSide>> {
         let slot = self.run.slot(stage)?;
-        let mut side = slot.side.lock();
-        if let Some(side) = side.as_ref() {
-            return Ok(side.clone());
-        }
-        let Sink::JoinBuild { join, rows } = &slot.stage.work.sink else {
-            return Err(EngineError::internal(format!("stage {} builds no join table", stage.0)));
-        };
         let is_partitioned = self.run.placements(stage)?.iter().any(|p| p.report.is_partitioned);
-        let rows = self.run.by_place(*rows)?;
-        let task = TaskContext::new(0, 1, self.context.clone());
-        let schema = &slot.stage.work.sink_schema;
-        let made = held_build_side_again(join, schema, rows, is_partitioned, &task)?;
-        Ok(side.insert(Arc::new(made)).clone())
+        let is_meant = |side: &Arc<BuildSide>| side.is_partitioned() == is_partitioned;
+        self.run.make_side(&slot, is_meant, |join, schema, rows| {
+            let task = TaskContext::new(0, 1, self.context.clone());
+            held_build_side_again(join, schema, rows, is_partitioned, &task)
+        })
     }
 
     fn build_rows(&self, stage: StageId) -> Result<BuildInputs> {

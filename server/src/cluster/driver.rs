@@ -17,7 +17,8 @@ use dovetail_engine::scheduler::state::{LEASE_MS, Scheduler, WAIT_FOR_WORKERS_MS
 use dovetail_engine::session::cluster::ClusterQuery;
 use dovetail_engine::task::OperatorCounts;
 use dovetail_engine::{EngineError, Result};
-use dovetail_planner::graph::{StageId, TaskId};
+use dovetail_planner::graph::{StageId, TaskGraph, TaskId};
+use dovetail_planner::pipeline::Sink;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -194,7 +195,8 @@ impl Driver {
     }
 
     fn count_slots(&self) {
-        self.slots.store(self.workers.values().map(|w| w.hello.slots).sum(), Ordering::Relaxed);
+        let working = self.workers.values().filter(|w| !w.is_leaving);
+        self.slots.store(working.map(|w| w.hello.slots).sum(), Ordering::Relaxed);
     }
 
     fn gone(&mut self, worker: WorkerId) {
@@ -207,7 +209,7 @@ impl Driver {
     }
 
     fn fail_without_recovery(&mut self, lost: &Worker) {
-        if self.recovery == Recovery::On {
+        if self.recovery == Recovery::On || lost.is_dismissed {
             return;
         }
         let queries: Vec<QueryId> = self.queries.keys().copied().filter(|q| lost.has_begun(*q)).collect();
@@ -221,13 +223,21 @@ impl Driver {
     }
 
     fn said(&mut self, worker: WorkerId, message: worker_message::Message) {
-        if !self.workers.contains_key(&worker) {
-            return;
+        let Some(w) = self.workers.get_mut(&worker) else { return };
+        if matches!(message, worker_message::Message::Finished(_) | worker_message::Message::Failed(_)) {
+            w.running = w.running.saturating_sub(1);
         }
         match message {
             worker_message::Message::Hello(_) => {}
             worker_message::Message::Heartbeat(_) => self.tell(Event::WorkerHeard { worker }),
-            worker_message::Message::Leaving(_) => self.tell(Event::WorkerLeaving { worker }),
+            worker_message::Message::Leaving(_) => {
+                if let Some(leaving) = self.workers.get_mut(&worker) {
+                    tracing::info!(worker = worker.0, "worker leaves");
+                    leaving.is_leaving = true;
+                }
+                self.count_slots();
+                self.tell(Event::WorkerLeaving { worker });
+            }
             worker_message::Message::Finished(finished) => {
                 let report = finished.report.unwrap_or_default();
                 let counts: Vec<OperatorCounts> =
@@ -342,6 +352,9 @@ impl Driver {
         for query in cancelled {
             self.tell(Event::QueryCancelled { query });
         }
+        let stuck: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, w)| w.is_stuck()).map(|(id, _)| *id).collect();
+        stuck.into_iter().for_each(|worker| self.cut(worker, "it does not take its messages"));
         self.tell(Event::Ticked { now_ms: self.started.elapsed().as_millis() as u64 });
     }
 
@@ -385,7 +398,8 @@ impl Driver {
             }
             Action::Abandon { query, cause } => self.abandon(query, cause),
             Action::Dismiss { worker } => {
-                if let Some(w) = self.workers.get(&worker) {
+                if let Some(w) = self.workers.get_mut(&worker) {
+                    w.is_dismissed = true;
                     tracing::info!(worker = worker.0, "worker may go");
                     w.send(Message::Dismiss(control::Dismiss {}));
                 }
@@ -418,58 +432,52 @@ impl Driver {
     /// Sends a task, and before it whatever it needs to know.
     fn run(&mut self, id: QueryId, output: OutputId, worker: WorkerId) {
         let Some(query) = self.queries.get(&id) else { return };
+        let stage = output.task.stage;
+        let placements = self.placements(id, query, stage);
+        if worker == HOME {
+            let Some(run) = self.host.run_of(id.0) else { return };
+            for (placement, _) in placements {
+                if let Err(error) = run.place(placement) {
+                    tracing::error!("{error}");
+                }
+            }
+            self.host.start(id.0, output);
+            return;
+        }
+        // A worker that is not there has just been lost: the state machine hears of it next.
+        let Some(w) = self.workers.get_mut(&worker) else { return };
+        tell(w, worker, id, query, &placements);
+        w.running += 1;
+        w.send(Message::Run(control::Run { output: Some(control::Output::of(id.0, output)) }));
+        if matches!(query.stages[stage.0 as usize].work.sink, Sink::JoinBuild { .. }) {
+            // Those that have nothing to do make the same table meanwhile: they will need it.
+            let idle = self.workers.iter_mut().filter(|(_, w)| w.running < w.hello.slots && !w.is_leaving);
+            for (number, w) in idle.filter(|(number, _)| **number != worker) {
+                tell(w, *number, id, query, &placements);
+                w.send(Message::Warm(control::Warm { query: id.0, stage: stage.0 }));
+            }
+        }
+    }
+
+    /// Where everything is that a stage reads, and at which worker.
+    fn placements(&self, id: QueryId, query: &Query, stage: StageId) -> Vec<(Placement, WorkerId)> {
         let mut placements = vec![];
-        for stage in query.inputs(output.task.stage) {
+        for stage in query.inputs(stage) {
             for partition in 0..query.stages[stage.0 as usize].tasks {
                 let task = TaskId { stage, partition };
                 let Some((attempt, holder)) = self.scheduler.output(id, task) else { continue };
-                let input = OutputId { task, attempt };
-                let Some(report) = query.reports.get(&input) else { continue };
+                let output = OutputId { task, attempt };
+                let Some(report) = query.reports.get(&output).cloned() else { continue };
                 let place = match self.workers.get(&holder) {
                     Some(holder) => Some(holder.hello.address.clone()),
                     None if holder == HOME => None,
                     // It has just been lost; the task will be told so by what it reads.
                     None => continue,
                 };
-                placements.push((Placement { output: input, place, report: report.clone() }, holder));
+                placements.push((Placement { output, place, report }, holder));
             }
         }
-        match self.workers.get_mut(&worker) {
-            Some(w) => {
-                if !w.knows(id) {
-                    let graph = dovetail_planner::graph::TaskGraph {
-                        stages: query.stages.clone(),
-                        results: query.asked.graph.results.clone(),
-                    };
-                    let graph = messages::encode_plan(&graph);
-                    let operators = query.asked.operators as u32;
-                    w.send(Message::Begin(control::Begin { query: id.0, graph, operators }));
-                }
-                for (placement, holder) in placements {
-                    if w.knows_place(id, placement.output) {
-                        continue;
-                    }
-                    let output = Some(control::Output::of(id.0, placement.output));
-                    // Nothing for what is there already.
-                    let address = placement.place.filter(|_| holder != worker).unwrap_or_default();
-                    let report = Some(control::Report::from(&*placement.report));
-                    w.send(Message::Placed(control::Placed { output, address, report }));
-                }
-                let output = Some(control::Output::of(id.0, output));
-                w.send(Message::Run(control::Run { output }));
-            }
-            None if worker == HOME => {
-                let Some(run) = self.host.run_of(id.0) else { return };
-                for (placement, _) in placements {
-                    if let Err(error) = run.place(placement) {
-                        tracing::error!("{error}");
-                    }
-                }
-                self.host.start(id.0, output);
-            }
-            // The state machine hears of the loss next.
-            None => {}
-        }
+        placements
     }
 
     /// The rows that the last stage has brought home.
@@ -530,6 +538,24 @@ impl Driver {
             )),
         };
         self.end(id, Err(error));
+    }
+}
+
+/// Tells a worker of a query, and of places, what it does not know.
+fn tell(w: &mut Worker, number: WorkerId, id: QueryId, query: &Query, placements: &[(Placement, WorkerId)]) {
+    if !w.knows(id) {
+        let graph = TaskGraph { stages: query.stages.clone(), results: query.asked.graph.results.clone() };
+        let (graph, operators) = (messages::encode_plan(&graph), query.asked.operators as u32);
+        w.send(Message::Begin(control::Begin { query: id.0, graph, operators }));
+    }
+    for (placement, holder) in placements {
+        if !w.knows_place(id, placement.output) {
+            let output = Some(control::Output::of(id.0, placement.output));
+            // Nothing for what is there already.
+            let address = placement.place.clone().filter(|_| *holder != number).unwrap_or_default();
+            let report = Some(control::Report::from(&*placement.report));
+            w.send(Message::Placed(control::Placed { output, address, report }));
+        }
     }
 }
 

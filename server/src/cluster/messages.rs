@@ -16,6 +16,9 @@ use crate::control;
 /// understand.
 pub const PROTOCOL: u32 = 1;
 
+/// The largest message of a control stream: the plan of a table of very many files, or the filters of a join.
+pub const CONTROL_BYTES_MAX: usize = 64 << 20;
+
 /// The most partitions that a report may have.
 const PARTITIONS_MAX: usize = 1 << 16;
 

@@ -28,13 +28,13 @@ use tonic::service::interceptor::InterceptedService;
 
 use crate::connect::Connector;
 use crate::control::control_server::ControlServer;
-use crate::data::MESSAGE_BYTES_MAX;
 use crate::data::fetch::FlightFetcher;
 use crate::data::serve::DataServer;
 use crate::flight_sql::FlightSql;
 use crate::security::{Security, ServerAuth};
 
 pub use driver::Recovery;
+use messages::CONTROL_BYTES_MAX;
 use service::ControlService;
 
 /// Tasks of a scan stage for each slot of the cluster: enough that one slow task does not hold up the rest.
@@ -72,8 +72,8 @@ impl SchedulerSide {
     pub fn routes(&self, session: Arc<Session>) -> Routes {
         let tickets = Arc::new(self.data.clone());
         let control = ControlServer::new(ControlService::new(self.handle.clone()))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+            .max_decoding_message_size(CONTROL_BYTES_MAX)
+            .max_encoding_message_size(CONTROL_BYTES_MAX);
         let control = InterceptedService::new(control, ServerAuth::new(&self.security));
         FlightSql::new(session).with_tickets(tickets).routes(&self.security).add_service(control)
     }

@@ -1,5 +1,6 @@
 //! The workers that the driver knows, and what each of them has been told.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 
 use dovetail_engine::scheduler::events::{OutputId, QueryId, WorkerId};
@@ -18,6 +19,14 @@ pub type Outbound = mpsc::Sender<Result<SchedulerMessage, Status>>;
 /// A worker that has joined.
 pub struct Worker {
     pub hello: Hello,
+    /// It gets no more tasks.
+    pub is_leaving: bool,
+    /// It was told that it may go: its end is no loss.
+    pub is_dismissed: bool,
+    /// It has let too many messages wait.
+    is_stuck: Cell<bool>,
+    /// Attempts that it was sent and has not reported.
+    pub running: u32,
     outbound: Outbound,
     begun: HashSet<QueryId>,
     /// Outputs whose places it knows.
@@ -26,14 +35,28 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(hello: Hello, outbound: Outbound) -> Worker {
-        Worker { hello, outbound, begun: HashSet::new(), placed: HashSet::new() }
+        Worker {
+            hello,
+            is_leaving: false,
+            is_dismissed: false,
+            is_stuck: Cell::new(false),
+            running: 0,
+            outbound,
+            begun: HashSet::new(),
+            placed: HashSet::new(),
+        }
     }
 
-    /// Sends a message. One that the worker cannot take is lost with the worker, which is noticed by its stream.
+    /// Sends a message. A worker that does not take its messages is [`Self::is_stuck`] from then on.
     pub fn send(&self, message: Message) {
         if self.outbound.try_send(Ok(SchedulerMessage { message: Some(message) })).is_err() {
-            tracing::warn!(worker = self.hello.name, "a worker does not take its messages");
+            self.is_stuck.set(true);
         }
+    }
+
+    /// Whether a message was lost, and the worker must be with it.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck.get()
     }
 
     /// Whether it knows the query; it does from now on.

@@ -18,5 +18,5 @@ const BLOCKS_AHEAD: usize = 4;
 /// Rows are cut into blocks of about so many bytes.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// The largest message of either kind: a block of one very long row.
+/// The largest message: a block of one very long row.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;

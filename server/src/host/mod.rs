@@ -19,10 +19,11 @@ use dovetail_engine::query::placed::{PlacedRun, Report};
 use dovetail_engine::scheduler::events::OutputId;
 use dovetail_engine::task::OperatorCounts;
 use dovetail_engine::{EngineError, Result};
+use dovetail_planner::graph::StageId;
 use parking_lot::Mutex;
 
 pub use failure::failure_of;
-use threads::Threads;
+use threads::{Job, Threads};
 
 /// Where ended tasks are reported. Called by the threads that ran them.
 pub trait Ends: Send + Sync {
@@ -54,7 +55,14 @@ impl Host {
     /// Runs an attempt of a task, as soon as a thread is free. A query that has ended is ignored: nobody waits.
     pub fn start(&self, query: u64, output: OutputId) {
         if let Some(run) = self.run_of(query) {
-            self.threads.push(query, output, run);
+            self.threads.push(Job::Task { query, output, run });
+        }
+    }
+
+    /// Makes the build side of a join in advance, as soon as a thread is free.
+    pub fn warm(&self, query: u64, stage: StageId) {
+        if let Some(run) = self.run_of(query) {
+            self.threads.push(Job::Warm { stage, run });
         }
     }
 

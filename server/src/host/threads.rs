@@ -8,12 +8,27 @@ use std::thread::JoinHandle;
 use dovetail_engine::EngineError;
 use dovetail_engine::query::placed::PlacedRun;
 use dovetail_engine::scheduler::events::OutputId;
+use dovetail_planner::graph::StageId;
 use parking_lot::{Condvar, Mutex};
 
 use super::Ends;
 
 /// Stack of a task's thread: deeply nested expressions are evaluated by recursion.
 const STACK_BYTES: usize = 16 << 20;
+
+/// What a thread does.
+pub enum Job {
+    Task {
+        query: u64,
+        output: OutputId,
+        run: Arc<PlacedRun>,
+    },
+    /// Make the build side of a join in advance. Nobody waits for the end.
+    Warm {
+        stage: StageId,
+        run: Arc<PlacedRun>,
+    },
+}
 
 /// A fixed number of threads. Dropped, it waits for the tasks that run.
 pub struct Threads {
@@ -29,7 +44,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    tasks: VecDeque<(u64, OutputId, Arc<PlacedRun>)>,
+    jobs: VecDeque<Job>,
     is_closing: bool,
 }
 
@@ -46,8 +61,8 @@ impl Threads {
         Ok(threads)
     }
 
-    pub fn push(&self, query: u64, output: OutputId, run: Arc<PlacedRun>) {
-        self.shared.queue.lock().tasks.push_back((query, output, run));
+    pub fn push(&self, job: Job) {
+        self.shared.queue.lock().jobs.push_back(job);
         self.shared.work.notify_one();
     }
 }
@@ -57,7 +72,9 @@ impl Drop for Threads {
         {
             let mut queue = self.shared.queue.lock();
             queue.is_closing = true;
-            queue.tasks.drain(..).for_each(|(_, _, run)| run.cancel());
+            for Job::Task { run, .. } | Job::Warm { run, .. } in queue.jobs.drain(..) {
+                run.cancel();
+            }
         }
         self.shared.work.notify_all();
         for handle in self.handles.drain(..) {
@@ -73,7 +90,7 @@ impl Shared {
             let next = {
                 let mut queue = self.queue.lock();
                 loop {
-                    if let Some(next) = queue.tasks.pop_front() {
+                    if let Some(next) = queue.jobs.pop_front() {
                         break next;
                     }
                     if queue.is_closing {
@@ -82,12 +99,21 @@ impl Shared {
                     self.work.wait(&mut queue);
                 }
             };
-            let (query, output, run) = next;
-            let result =
-                catch_unwind(AssertUnwindSafe(|| run.run(output))).unwrap_or_else(|p| Err(panicked(&*p)));
-            // Before the report: what it frees is free when the next task is chosen.
-            drop(run);
-            self.ends.ended(query, output, result);
+            match next {
+                Job::Task { query, output, run } => {
+                    let result = catch_unwind(AssertUnwindSafe(|| run.run(output)));
+                    // Before the report: what it frees is free when the next task is chosen.
+                    drop(run);
+                    self.ends.ended(query, output, result.unwrap_or_else(|p| Err(panicked(&*p))));
+                }
+                Job::Warm { stage, run } => {
+                    let result = catch_unwind(AssertUnwindSafe(|| run.warm(stage)));
+                    if let Err(error) = result.unwrap_or_else(|p| Err(panicked(&*p))) {
+                        // Whoever needs it will meet the error again, and report it.
+                        tracing::debug!(stage = stage.0, %error, "a build side could not be made in advance");
+                    }
+                }
+            }
         }
     }
 }

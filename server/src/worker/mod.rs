@@ -71,6 +71,14 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let security = listening.security().clone();
+    if listening.address().ip().is_unspecified() && options.advertise.is_none() {
+        return Err(ServerError::Flags(format!(
+            "{} is an address to listen on, not one by which others can reach this worker: give --advertise \
+             grpc://HOST:{} as well",
+            listening.address(),
+            listening.address().port()
+        )));
+    }
     let address = options.advertise.clone().unwrap_or_else(|| listening.url());
     let connector = Connector::new(security.clone())?;
     let engine = |e: dovetail_engine::EngineError| ServerError::Engine(e.to_string());

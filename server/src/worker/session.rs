@@ -12,11 +12,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Surroundings;
-use crate::cluster::messages::{self, PROTOCOL};
+use crate::cluster::messages::{self, CONTROL_BYTES_MAX, PROTOCOL};
 use crate::control::control_client::ControlClient;
 use crate::control::scheduler_message::Message;
 use crate::control::{self, WorkerMessage, worker_message};
-use crate::data::MESSAGE_BYTES_MAX;
 use crate::data::fetch::RemoteTables;
 use crate::error::{Result, ServerError};
 use crate::host::{Ends, Host, failure_of};
@@ -102,8 +101,8 @@ pub async fn join(
         Err(error) => return Ok(Left::Lost(error.to_string())),
     };
     let mut client = ControlClient::with_interceptor(channel, surroundings.connector.auth())
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        .max_decoding_message_size(CONTROL_BYTES_MAX)
+        .max_encoding_message_size(CONTROL_BYTES_MAX);
     let (outbound, messages) = mpsc::channel(MESSAGES_MAX);
     let hello = control::Hello {
         protocol: PROTOCOL,
@@ -147,7 +146,6 @@ pub async fn join(
             _ = beat.tick() => {
                 let heartbeat = control::Heartbeat {
                     memory_used_bytes: surroundings.memory.used_bytes() as u64,
-                    tasks_running: 0,
                     spilled_bytes: surroundings.memory.spilled_bytes(),
                 };
                 // A full queue: the scheduler hears the messages that fill it.
@@ -218,6 +216,10 @@ impl Stay<'_> {
                     Some(problem) => self.reports.fail(query, output, problem),
                     None => self.host.start(query, output),
                 })
+            }
+            Message::Warm(warm) => {
+                self.host.warm(warm.query, dovetail_planner::graph::StageId(warm.stage));
+                Ok(())
             }
             Message::Cancel(cancel) => self.with_output(cancel.output, |query, output| {
                 if let Some(run) = self.host.run_of(query) {

@@ -99,8 +99,23 @@ fn little_memory(number: usize) -> Result<(), Failed> {
     let folder_name = folder.path().to_string_lossy();
     let words = [LITTLE[0], LITTLE[1], "--temp-dir", &folder_name];
     let cluster = Cluster::start(&session, 2, &words).map_err(|e| format!("{e:#}"))?;
-    let result = session.execute(&sql).map_err(|e| e.to_string())?;
+    let (is_over, has_spilled) = (AtomicBool::new(false), AtomicBool::new(false));
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                has_spilled.fetch_or(!files(folder.path()).is_empty(), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let result = session.execute(&sql);
+        is_over.store(true, Ordering::Relaxed);
+        result
+    });
+    let result = result.map_err(|e| e.to_string())?;
     must_be_right(&Outcome::Answered(super::data::text(&result)), &sql)?;
+    if !has_spilled.load(Ordering::Relaxed) {
+        return Err("nothing was spilled".into());
+    }
     // What workers have written goes with the query, which they are told in the same moment.
     let start = Instant::now();
     while !files(folder.path()).is_empty() {

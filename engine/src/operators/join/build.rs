@@ -70,7 +70,7 @@ const BROADCAST_BYTES_MAX: u64 = 256 << 20;
 /// The build side of rows that may be read again, among workers: a table if it fits here and is not too much to
 /// have on each of them. A join that owes rows from its build side at the end is partitioned, because only the
 /// one task that has met all probe rows knows which.
-fn held_build_side(
+pub fn held_build_side(
     join: &HashJoin,
     build_schema: &SchemaRef,
     rows: Vec<Arc<dyn HeldOutput>>,

@@ -16,6 +16,13 @@ pub enum BuildSide {
     Partitioned(Arc<PartitionedBuild>),
 }
 
+impl BuildSide {
+    /// Whether it stays in partitions.
+    pub fn is_partitioned(&self) -> bool {
+        matches!(self, BuildSide::Partitioned(_))
+    }
+}
+
 /// A build side that does not fit in memory: kept batches in hash partitions.
 pub struct PartitionedBuild {
     pub(super) shape: Arc<BuildShape>,

@@ -37,7 +37,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use build::{build_sink_factory, held_build_side_again, held_build_sink_factory};
+pub use build::{build_sink_factory, held_build_side, held_build_side_again, held_build_sink_factory};
 pub use build_rows::{BuildRows, PARTITIONS, build_rows_factory};
 pub use join_table::{BuildSide, JoinTable, PartitionedBuild};
 pub use nested_loop::nested_loop_factory;
