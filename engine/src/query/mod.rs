@@ -147,8 +147,8 @@ impl QueryRun {
             }
             Sink::JoinBuild { .. } => {
                 let side = output.artifact.clone().and_then(|a| a.downcast::<BuildSide>().ok());
-                if let Some(BuildSide::Table(table)) = side.as_deref() {
-                    self.filters.0.lock().extend(table.runtime_filters().iter().cloned());
+                if let Some(side) = side {
+                    self.filters.0.lock().extend(side.runtime_filters().iter().cloned());
                 }
             }
             Sink::Collect

@@ -226,14 +226,10 @@ impl PlacedRun {
             Sink::JoinBuild { .. } => {
                 let side =
                     made.build_side().ok_or_else(|| EngineError::internal("a build has left nothing"))?;
-                match &*side {
-                    BuildSide::Table(table) => {
-                        let filters = table.runtime_filters().iter().map(|(id, f)| (*id, f.encode()));
-                        let small = filters.filter(|(_, bytes)| bytes.len() <= FILTER_BYTES_MAX);
-                        report.value = Value::Filters(small.take(FILTERS_MAX).collect());
-                    }
-                    BuildSide::Partitioned(_) => report.is_partitioned = true,
-                }
+                report.is_partitioned = side.is_partitioned();
+                let filters = side.runtime_filters().iter().map(|(id, f)| (*id, f.encode()));
+                let small = filters.filter(|(_, bytes)| bytes.len() <= FILTER_BYTES_MAX);
+                report.value = Value::Filters(small.take(FILTERS_MAX).collect());
                 slot.side.lock().made = Some(side);
             }
             Sink::Collect

@@ -449,7 +449,9 @@ impl Driver {
         tell(w, worker, id, query, &placements);
         w.running += 1;
         w.send(Message::Run(control::Run { output: Some(control::Output::of(id.0, output)) }));
-        if matches!(query.stages[stage.0 as usize].work.sink, Sink::JoinBuild { .. }) {
+        if let Sink::JoinBuild { join, .. } = &query.stages[stage.0 as usize].work.sink
+            && !join.kind.emits_build_at_end()
+        {
             // Those that have nothing to do make the same table meanwhile: they will need it.
             let idle = self.workers.iter_mut().filter(|(_, w)| w.running < w.hello.slots && !w.is_leaving);
             for (number, w) in idle.filter(|(number, _)| **number != worker) {

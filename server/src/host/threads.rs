@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use dovetail_engine::EngineError;
 use dovetail_engine::query::placed::PlacedRun;
@@ -101,7 +102,11 @@ impl Shared {
             };
             match next {
                 Job::Task { query, output, run } => {
+                    let start = Instant::now();
                     let result = catch_unwind(AssertUnwindSafe(|| run.run(output)));
+                    let (stage, task, ms) =
+                        (output.task.stage.0, output.task.partition, start.elapsed().as_millis());
+                    tracing::debug!(query, stage, task, attempt = output.attempt.0, ms, "a task has ended");
                     // Before the report: what it frees is free when the next task is chosen.
                     drop(run);
                     self.ends.ended(query, output, result.unwrap_or_else(|p| Err(panicked(&*p))));

@@ -17,6 +17,7 @@ use crate::batch::Batch;
 use crate::error::{EngineError, Result};
 use crate::exchange::{ExchangeInput, HeldOutput};
 use crate::memory::Reservation;
+use crate::scan::RuntimeFilter;
 use crate::task::{Flow, Output, Sink, SinkFactory, TaskContext};
 
 /// For `planner::pipeline::Sink::JoinBuild`. The one task's [`Output::artifact`] is a [`BuildSide`].
@@ -78,17 +79,19 @@ pub fn held_build_side(
 ) -> Result<BuildSide> {
     let shape = Arc::new(BuildShape::new(join, build_schema)?);
     let (bytes, count) = size(&rows);
-    let fits = !join.kind.emits_build_at_end()
-        && bytes <= BROADCAST_BYTES_MAX
+    let fits = bytes <= BROADCAST_BYTES_MAX
         && shape.table_bytes(bytes as usize, count as usize) <= task.query.memory.firm_room_bytes();
+    let mut runtime_filters = vec![];
     if fits || !shape.is_partitionable() {
         match held_table(&shape, &rows, task) {
+            // The table itself is of no use then, but its filters are: the probe side is about to be moved.
+            Ok(table) if join.kind.emits_build_at_end() => runtime_filters = table.runtime_filters,
             Ok(table) => return Ok(BuildSide::Table(Arc::new(table))),
             Err(EngineError::Resources(_)) if shape.is_partitionable() => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(partitioned_build_side(shape, rows))
+    Ok(partitioned_build_side(shape, rows, runtime_filters))
 }
 
 /// [`held_build_side`] where another worker has decided whether it is a table.
@@ -101,14 +104,18 @@ pub fn held_build_side_again(
 ) -> Result<BuildSide> {
     let shape = Arc::new(BuildShape::new(join, build_schema)?);
     match is_partitioned {
-        true => Ok(partitioned_build_side(shape, rows)),
+        true => Ok(partitioned_build_side(shape, rows, vec![])),
         false => Ok(BuildSide::Table(Arc::new(held_table(&shape, &rows, task)?))),
     }
 }
 
-fn partitioned_build_side(shape: Arc<BuildShape>, rows: Vec<Arc<dyn HeldOutput>>) -> BuildSide {
+fn partitioned_build_side(
+    shape: Arc<BuildShape>,
+    rows: Vec<Arc<dyn HeldOutput>>,
+    runtime_filters: Vec<(u32, Arc<RuntimeFilter>)>,
+) -> BuildSide {
     let outputs = rows.into_iter().map(ExchangeInput::Held).collect();
-    BuildSide::Partitioned(Arc::new(PartitionedBuild { shape, outputs }))
+    BuildSide::Partitioned(Arc::new(PartitionedBuild { shape, outputs, runtime_filters }))
 }
 
 /// Bytes and rows.
@@ -172,7 +179,8 @@ impl Sink for BuildSink {
             drop(memory);
             let outputs = taken.into_iter().map(|t| Ok(partitioned(&self.shape, t, &self.task)?.into()));
             let outputs = outputs.collect::<Result<_>>()?;
-            BuildSide::Partitioned(Arc::new(PartitionedBuild { shape: self.shape, outputs }))
+            let runtime_filters = vec![];
+            BuildSide::Partitioned(Arc::new(PartitionedBuild { shape: self.shape, outputs, runtime_filters }))
         };
         Ok(Output { artifact: Some(Arc::new(side)), ..Output::default() })
     }

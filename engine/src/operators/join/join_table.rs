@@ -21,12 +21,22 @@ impl BuildSide {
     pub fn is_partitioned(&self) -> bool {
         matches!(self, BuildSide::Partitioned(_))
     }
+
+    /// The filters that the join publishes, by number.
+    pub fn runtime_filters(&self) -> &[(u32, Arc<RuntimeFilter>)] {
+        match self {
+            BuildSide::Table(table) => table.runtime_filters(),
+            BuildSide::Partitioned(build) => &build.runtime_filters,
+        }
+    }
 }
 
 /// A build side that does not fit in memory: kept batches in hash partitions.
 pub struct PartitionedBuild {
     pub(super) shape: Arc<BuildShape>,
     pub(super) outputs: Vec<ExchangeInput>,
+    /// The filters that the join publishes, by number, if they could be made.
+    pub(super) runtime_filters: Vec<(u32, Arc<RuntimeFilter>)>,
 }
 
 /// The finished build side: read-only, shared by all probing tasks.
