@@ -81,17 +81,32 @@ pub fn held_build_side(
     let (bytes, count) = size(&rows);
     let fits = bytes <= BROADCAST_BYTES_MAX
         && shape.table_bytes(bytes as usize, count as usize) <= task.query.memory.firm_room_bytes();
-    let mut runtime_filters = vec![];
-    if fits || !shape.is_partitionable() {
-        match held_table(&shape, &rows, task) {
-            // The table itself is of no use then, but its filters are: the probe side is about to be moved.
-            Ok(table) if join.kind.emits_build_at_end() => runtime_filters = table.runtime_filters,
-            Ok(table) => return Ok(BuildSide::Table(Arc::new(table))),
-            Err(EngineError::Resources(_)) if shape.is_partitionable() => {}
-            Err(error) => return Err(error),
-        }
+    if join.kind.emits_build_at_end() {
+        // No table, but its filters: the probe side is about to be moved.
+        let filters = match fits && !join.runtime_filters.is_empty() {
+            true => or_nothing(read(&shape, &rows, task))?
+                .map_or(Ok(vec![]), |(batches, _)| shape.runtime_filters(&batches))?,
+            false => vec![],
+        };
+        return Ok(partitioned_build_side(shape, rows, filters));
     }
-    Ok(partitioned_build_side(shape, rows, runtime_filters))
+    if !shape.is_partitionable() {
+        return Ok(BuildSide::Table(Arc::new(held_table(&shape, &rows, task)?)));
+    }
+    let table = if fits { or_nothing(held_table(&shape, &rows, task))? } else { None };
+    Ok(match table {
+        Some(table) => BuildSide::Table(Arc::new(table)),
+        None => partitioned_build_side(shape, rows, vec![]),
+    })
+}
+
+/// Nothing, if there was no memory for it.
+fn or_nothing<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(made) => Ok(Some(made)),
+        Err(EngineError::Resources(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// [`held_build_side`] where another worker has decided whether it is a table.
@@ -125,6 +140,16 @@ fn size(rows: &[Arc<dyn HeldOutput>]) -> (u64, u64) {
 }
 
 fn held_table(shape: &BuildShape, rows: &[Arc<dyn HeldOutput>], task: &TaskContext) -> Result<JoinTable> {
+    let (batches, memory) = read(shape, rows, task)?;
+    Ok(JoinTable::reserved(shape.table(batches, true)?, memory))
+}
+
+/// All rows, with memory for a table of them.
+fn read(
+    shape: &BuildShape,
+    rows: &[Arc<dyn HeldOutput>],
+    task: &TaskContext,
+) -> Result<(Vec<Batch>, Reservation)> {
     let mut memory = task.query.memory.reserve(NAME);
     let (mut batches, mut held, mut count) = (vec![], HeldMemory::default(), 0);
     // All at once, because some may come from elsewhere.
@@ -138,7 +163,7 @@ fn held_table(shape: &BuildShape, rows: &[Arc<dyn HeldOutput>], task: &TaskConte
         batches.push(batch);
         memory.resize_firm(shape.table_bytes(held.bytes(), count))?;
     }
-    Ok(JoinTable::reserved(shape.table(batches, true)?, memory))
+    Ok((batches, memory))
 }
 
 struct BuildFactory {

@@ -139,6 +139,15 @@ impl BuildShape {
         Ok(JoinTable { coder, table, columns, has_null_key, has_codes, runtime_filters, memory: None })
     }
 
+    /// The filters that the join publishes, of kept batches; without the table that would find their rows.
+    pub fn runtime_filters(&self, batches: &[Batch]) -> Result<Vec<(u32, Arc<RuntimeFilter>)>> {
+        let keys = batches.iter().map(|b| self.keys(b)).collect::<Result<Vec<_>>>()?;
+        let nulls_match = self.null_equal && keys.iter().flatten().any(|k| k.logical_null_count() > 0);
+        let filters = self.runtime_filters.iter().filter(|_| !nulls_match);
+        let of_key = |key: usize| keys.iter().map(|k| k[key].clone()).collect::<Vec<_>>();
+        Ok(filters.map(|&(id, key)| (id, Arc::new(RuntimeFilter::build(&of_key(key))))).collect())
+    }
+
     /// Computed keys of all rows; nothing in the places of the others.
     fn computed_keys(&self, batches: &mut [Batch], rows: usize) -> Result<Vec<Option<ArrayRef>>> {
         let mut next = self.kept.len();
