@@ -117,6 +117,9 @@ pub struct WorkerArgs {
     /// then read what queries make
     #[arg(long)]
     pub insecure: bool,
+    /// Spill whatever can be spilled, however much memory there is: for tests
+    #[arg(long, hide = true)]
+    pub spill_always: bool,
     /// End when standard input does: for workers that a server starts
     #[arg(long, hide = true)]
     pub attached: bool,

@@ -41,7 +41,7 @@ pub fn run(args: &WorkerArgs) -> Result<()> {
         threads: args.threads.unwrap_or_else(|| SessionOptions::default().threads),
         memory_limit: args.memory_limit.unwrap_or_default(),
         spill_directories: args.temp_dir.clone(),
-        spill: SpillPolicy::AtLimit,
+        spill: if args.spill_always { SpillPolicy::Always } else { SpillPolicy::AtLimit },
     };
     if args.attached {
         std::thread::spawn(end_with_standard_input);

@@ -32,7 +32,7 @@ pub enum Driver {
 }
 
 /// Every way in which the answers must be the same.
-pub const CONFIGURATIONS: [Configuration; 9] = [
+pub const CONFIGURATIONS: [Configuration; 10] = [
     Configuration { driver: Driver::Threads, partitions: 1, spills: false },
     Configuration { driver: Driver::Threads, partitions: 2, spills: false },
     Configuration { driver: Driver::Threads, partitions: 7, spills: false },
@@ -42,6 +42,7 @@ pub const CONFIGURATIONS: [Configuration; 9] = [
     Configuration { driver: Driver::Threads, partitions: 7, spills: true },
     Configuration { driver: Driver::Synchronous, partitions: 2, spills: true },
     Configuration { driver: Driver::Cluster { workers: 2 }, partitions: 4, spills: false },
+    Configuration { driver: Driver::Cluster { workers: 2 }, partitions: 4, spills: true },
 ];
 
 impl fmt::Display for Configuration {
@@ -85,8 +86,12 @@ impl Database {
         let session = Arc::new(session);
         let cluster = match driver {
             Driver::Threads | Driver::Synchronous => None,
-            Driver::Cluster { workers } => Some(Cluster::start(&session, workers, &[])?),
+            Driver::Cluster { workers } => {
+                Some(Cluster::start(&session, workers, if spills { &["--spill-always"] } else { &[] })?)
+            }
         };
+        // What workers spill is not counted here.
+        let spills = spills && cluster.is_none();
         Ok(Database { _cluster: cluster, session, spills })
     }
 

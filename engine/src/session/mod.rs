@@ -51,7 +51,18 @@ pub struct Session {
     spill: SpillSpace,
     cluster: OnceLock<Arc<dyn Cluster>>,
     /// Does the network I/O of remote tables. Dropped last.
-    _runtime: tokio::runtime::Runtime,
+    _runtime: Background,
+}
+
+/// A runtime that may be dropped anywhere, on a thread of another runtime too.
+struct Background(Option<tokio::runtime::Runtime>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// The queries that run at the moment, so that somebody else can stop them.
@@ -172,7 +183,7 @@ impl Session {
             pool,
             running: Arc::default(),
             cluster: OnceLock::new(),
-            _runtime: runtime,
+            _runtime: Background(Some(runtime)),
         })
     }
 

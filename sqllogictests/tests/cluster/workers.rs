@@ -24,8 +24,8 @@ pub fn trials() -> Vec<Trial> {
     for number in QUERIES {
         let name = format!("a worker leaves, query {number}");
         trials.push(Trial::test(name, move || Ok(left(number)?)));
-        let name = format!("workers with little memory, query {number}");
-        trials.push(Trial::test(name, move || Ok(little_memory(number)?)));
+        let name = format!("workers that spill, query {number}");
+        trials.push(Trial::test(name, move || Ok(spilling(number)?)));
     }
     trials
 }
@@ -89,15 +89,15 @@ fn cancelled() -> Result<(), Failed> {
     Ok(())
 }
 
-/// As little as a worker may have: whatever can be spilled is.
-const LITTLE: [&str; 2] = ["--memory-limit", "8MB"];
+/// As if there were no memory: whatever can be spilled is.
+const SPILLS: &str = "--spill-always";
 
-fn little_memory(number: usize) -> Result<(), Failed> {
+fn spilling(number: usize) -> Result<(), Failed> {
     let sql = query(number);
     let session = session();
     let folder = tempfile::tempdir()?;
     let folder_name = folder.path().to_string_lossy();
-    let words = [LITTLE[0], LITTLE[1], "--temp-dir", &folder_name];
+    let words = [SPILLS, "--temp-dir", &folder_name];
     let cluster = Cluster::start(&session, 2, &words).map_err(|e| format!("{e:#}"))?;
     let (is_over, has_spilled) = (AtomicBool::new(false), AtomicBool::new(false));
     let result = std::thread::scope(|scope| {
@@ -155,7 +155,7 @@ fn damaged(harm: fn(&Path) -> std::io::Result<()>) -> Result<(), Failed> {
     let session = session();
     let folder = tempfile::tempdir()?;
     let folder_name = folder.path().to_string_lossy();
-    let words = [LITTLE[0], LITTLE[1], "--temp-dir", &folder_name];
+    let words = [SPILLS, "--temp-dir", &folder_name];
     let _cluster = Cluster::start(&session, 2, &words).map_err(|e| format!("{e:#}"))?;
     let (is_over, harmed) = (AtomicBool::new(false), AtomicUsize::new(0));
     let outcome = std::thread::scope(|scope| {
