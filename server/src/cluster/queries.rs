@@ -99,6 +99,13 @@ impl Query {
             for stage in [&mut front, &mut rest] {
                 hold_build_rows(stage, |b| sinks.get(b.0 as usize));
             }
+            // The front has waited for the values of scalar subqueries; the rest may run where nobody has told them.
+            for edge in &self.stages[number].inputs {
+                let is_value = matches!(sinks[edge.from.0 as usize], Sink::Scalar { .. });
+                if is_value && !rest.inputs.contains(edge) {
+                    rest.inputs.push(*edge);
+                }
+            }
             splits.push(StageSplit { stage: rest.id, front: shape(&front), rest: shape(&rest) });
             changed.insert(rest.id, rest.clone());
             changed.insert(front.id, front.clone());

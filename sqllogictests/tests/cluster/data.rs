@@ -31,11 +31,11 @@ pub fn session() -> Arc<Session> {
 pub fn query(number: usize) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt/tpch/queries.slt");
     let records = parse_file::<DefaultColumnType>(file).expect("the file is well formed");
-    let queries = records.into_iter().filter_map(|r| match r {
+    let mut queries = records.into_iter().filter_map(|r| match r {
         Record::Query { sql, .. } => Some(sql),
         _ => None,
     });
-    queries.skip(number - 1).next().expect("all 22 are there")
+    queries.nth(number - 1).expect("all 22 are there")
 }
 
 /// What a single process answers. Computed once.

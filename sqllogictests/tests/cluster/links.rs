@@ -12,10 +12,10 @@ use super::run::{must_be_right, until_in_time, with_fault};
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("the link to a worker's outputs is interrupted", || Ok(outputs(Link::interrupt)?)),
-        Trial::test("the link to a worker's outputs is cut", || Ok(outputs(Link::cut)?)),
-        Trial::test("the link of a worker to the scheduler is interrupted", || Ok(control(Link::interrupt)?)),
-        Trial::test("the link of a worker to the scheduler is cut", || Ok(control(Link::cut)?)),
+        Trial::test("the link to a worker's outputs is interrupted", || outputs(Link::interrupt)),
+        Trial::test("the link to a worker's outputs is cut", || outputs(Link::cut)),
+        Trial::test("the link of a worker to the scheduler is interrupted", || control(Link::interrupt)),
+        Trial::test("the link of a worker to the scheduler is cut", || control(Link::cut)),
     ]
 }
 
