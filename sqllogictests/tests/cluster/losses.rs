@@ -79,9 +79,12 @@ fn struck(fault: Fault, number: usize, phase: f64) -> Result<(), Failed> {
             |(cluster, session)| {
                 let process = cluster.worker(victim).id();
                 let outcome = with_fault(session, &sql, phase, || fault.strike(process))?;
-                // A query that ended before the loss was noticed did not need the worker any more.
+                // A query that ended before the loss was noticed did not need the worker any more; without recovery
+                // one that ended well did not either, or a second attempt was started in time elsewhere.
                 let is_noticed = cluster.slots() < WORKERS as u32;
-                Ok(if is_noticed { outcome } else { Outcome::TooEarly })
+                let is_well = matches!(outcome, Outcome::Answered(_));
+                let has_struck = is_noticed && !(is_well && recovery == Recovery::Off);
+                Ok(if has_struck { outcome } else { Outcome::TooEarly })
             },
         )?;
         match recovery {
