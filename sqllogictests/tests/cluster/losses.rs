@@ -66,7 +66,7 @@ pub fn trials() -> Vec<Trial> {
         let name = format!("a worker is stopped, query {number}");
         trials.push(Trial::test(name, move || struck(Fault::Stopped, number, 0.4)));
     }
-    trials.push(Trial::test("all workers are killed", || all_killed()));
+    trials.push(Trial::test("all workers are killed", all_killed));
     trials
 }
 

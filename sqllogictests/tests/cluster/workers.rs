@@ -16,8 +16,8 @@ use super::run::{Outcome, must_be_right, until_in_time, with_fault};
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
-        Trial::test("workers join while a query runs", || joined()),
-        Trial::test("a query is cancelled", || cancelled()),
+        Trial::test("workers join while a query runs", joined),
+        Trial::test("a query is cancelled", cancelled),
         Trial::test("a segment is cut", || damaged(cut)),
         Trial::test("a segment is gone", || damaged(remove)),
     ];
