@@ -151,7 +151,8 @@ pub struct EngineArgs {
     /// Threads that run queries [default: one for each core]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<usize>,
-    /// Partitions that large joins and group-bys are cut into [default: chosen by size]
+    /// Partitions that large joins and group-bys are cut into; a server's workers choose themselves
+    /// [default: chosen by size]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub partitions: Option<usize>,
     /// What runs the tasks of a query

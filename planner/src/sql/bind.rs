@@ -119,12 +119,9 @@ impl Binder<'_> {
             }
             Statement::CopyTo(copy) => self.copy(copy),
             Statement::Reset(ResetStatement::Variable(name)) => Ok(Bound::Reset { name: dotted(&name) }),
-            Statement::CreateExternalTable(t) => Err(PlanError::unsupported(
+            Statement::CreateExternalTable(_) => Err(PlanError::unsupported(
                 "CREATE EXTERNAL TABLE",
-                format!(
-                    "Query the files by their path, or name them with CREATE VIEW {} AS FROM 'path'.",
-                    t.name
-                ),
+                "Give the folder or URL of the files when Dovetail starts: each file and sub-folder is a table",
             )),
         }
     }

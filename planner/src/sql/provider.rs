@@ -148,7 +148,7 @@ impl ContextProvider for Provider<'_> {
         let hint = match nearest(&key, names.map(String::as_str)) {
             Some(near) => Some(format!("did you mean {near}?")),
             None if self.catalog.tables.is_empty() && self.catalog.views.is_empty() => {
-                Some("there are no tables; a file is queried by its path: FROM 'folder/file.parquet'".into())
+                Some("there are no tables; give the folder or URL of the Parquet files when Dovetail starts, or CREATE TABLE".into())
             }
             None => None,
         };

@@ -300,7 +300,7 @@ impl FlightSqlService for Service {
         _: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         Err(Status::unimplemented(
-            "bulk ingestion is not supported. Write the rows to Parquet and run CREATE TABLE t AS FROM 'file.parquet'",
+            "bulk ingestion is not supported. Write the rows to a Parquet file in the folder that is served: it is a table",
         ))
     }
 
