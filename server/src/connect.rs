@@ -16,6 +16,8 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What may be under way of one stream, and of all streams of a connection: more than a link holds.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// HTTP/2 would cut a block into pieces of 16 KiB, each handled by itself at both ends.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
 
 /// Connects, with what protects this process's connections.
 #[derive(Debug, Clone)]
@@ -58,6 +60,7 @@ impl Connector {
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES_MAX)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);

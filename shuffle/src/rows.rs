@@ -4,6 +4,7 @@
 //! schema.
 
 use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait};
+use arrow::compute::concat;
 use arrow::datatypes::{ByteViewType, DataType};
 
 use crate::block;
@@ -41,8 +42,22 @@ impl Rows {
         block::compacted(self)
     }
 
+    /// Batches of the same physical types as one, or `None` if Arrow cannot join them: a dictionary of many
+    /// dictionaries may have more values than its keys can count.
+    pub fn joined(batches: &[Rows]) -> Option<Rows> {
+        if let [one] = batches {
+            return Some(one.clone());
+        }
+        let columns = (0..batches.first()?.columns.len()).map(|column| {
+            let arrays: Vec<_> = batches.iter().map(|b| b.columns[column].as_ref()).collect();
+            concat(&arrays).ok()
+        });
+        let rows = batches.iter().map(|b| b.rows).sum();
+        Some(Rows::new(columns.collect::<Option<Vec<_>>>()?, rows))
+    }
+
     /// Whether every column has the same physical type in both.
-    pub(crate) fn same_types(&self, other: &Rows) -> bool {
+    pub fn same_types(&self, other: &Rows) -> bool {
         self.columns.len() == other.columns.len()
             && self.columns.iter().zip(&other.columns).all(|(a, b)| a.data_type() == b.data_type())
     }

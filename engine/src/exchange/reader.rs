@@ -1,6 +1,7 @@
-//! One partition of an exchange, read.
+//! A partition of an exchange, or several that follow each other, read.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use dovetail_shuffle::segment::SegmentReader;
@@ -57,15 +58,17 @@ impl ExchangeInput {
     }
 }
 
-/// The batches of one partition of all tasks' outputs: what waits in memory without a copy, then what is on
-/// disk, one block at a time. Ends after an error.
+/// The batches of some partitions of all tasks' outputs: of each what waits in memory without a copy, then what
+/// is on disk, one block at a time. Ends after an error.
 pub struct ExchangeReader {
     exchange: u64,
-    partition: usize,
+    partitions: Range<usize>,
     inputs: VecDeque<ExchangeInput>,
     /// Held outputs that are being read: all at once, because they may come from elsewhere.
     held: Option<VecDeque<RowsReader>>,
-    /// Segments of the first own output that were begun, and the one that is being read.
+    /// Partitions of the first own output that were read.
+    partitions_read: usize,
+    /// Segments of its next one that were begun, and the one that is being read.
     segments_read: usize,
     segment: Option<SegmentReader>,
     /// Handed out first.
@@ -77,13 +80,19 @@ pub struct ExchangeReader {
 impl ExchangeReader {
     /// A reader of a partition of the outputs. `exchange` names it in errors.
     pub fn new(exchange: u64, inputs: Vec<impl Into<ExchangeInput>>, partition: usize) -> Self {
+        Self::of_range(exchange, inputs, partition..partition + 1)
+    }
+
+    /// A reader of several partitions of the outputs: what is elsewhere is asked for once.
+    pub fn of_range(exchange: u64, inputs: Vec<impl Into<ExchangeInput>>, partitions: Range<usize>) -> Self {
         let inputs: VecDeque<ExchangeInput> = inputs.into_iter().map(Into::into).collect();
         ExchangeReader {
             exchange,
-            partition,
-            rows_written: inputs.iter().map(|o| o.rows(partition)).sum(),
+            rows_written: inputs.iter().map(|o| partitions.clone().map(|p| o.rows(p)).sum::<u64>()).sum(),
+            partitions,
             inputs,
             held: None,
+            partitions_read: 0,
             segments_read: 0,
             segment: None,
             front: VecDeque::new(),
@@ -110,9 +119,9 @@ impl ExchangeReader {
         self.rows_written.saturating_sub(self.rows_read)
     }
 
-    /// About the bytes of what the outputs hold of the partition, and whether any of them is on disk.
+    /// About the bytes of what the outputs hold of the partitions, and whether any of them is on disk.
     pub fn bytes_left(&self) -> (u64, bool) {
-        let bytes = self.inputs.iter().map(|o| o.bytes(self.partition)).sum();
+        let bytes = self.inputs.iter().flat_map(|o| self.partitions.clone().map(|p| o.bytes(p))).sum();
         let is_spilled = |i: &ExchangeInput| match i {
             ExchangeInput::Own(output) => output.is_spilled(),
             ExchangeInput::Held(_) => false,
@@ -120,17 +129,24 @@ impl ExchangeReader {
         (bytes, self.inputs.iter().any(is_spilled))
     }
 
-    /// The next rows of what may be read again.
-    fn read_held(&mut self) -> Result<Option<Rows>> {
+    /// Asks for what is elsewhere, so that it comes while the caller does something else first. Reading does so
+    /// by itself.
+    pub fn start(&mut self) -> Result<()> {
         if self.held.is_none() {
             let mut readers = VecDeque::new();
             for input in &self.inputs {
                 if let ExchangeInput::Held(held) = input {
-                    readers.push_back(held.read(self.partition..self.partition + 1)?);
+                    readers.push_back(held.read(self.partitions.clone())?);
                 }
             }
             self.held = Some(readers);
         }
+        Ok(())
+    }
+
+    /// The next rows of what may be read again.
+    fn read_held(&mut self) -> Result<Option<Rows>> {
+        self.start()?;
         let readers = self.held.get_or_insert_default();
         while let Some(reader) = readers.front_mut() {
             match reader.next() {
@@ -165,14 +181,20 @@ impl ExchangeReader {
                 }
                 None => return Ok(None),
             };
-            match output.next(self.partition, self.segments_read) {
+            let partition = self.partitions.start + self.partitions_read;
+            if partition == self.partitions.end {
+                self.inputs.pop_front();
+                self.partitions_read = 0;
+                continue;
+            }
+            match output.next(partition, self.segments_read) {
                 Next::Rows(rows) => return Ok(Some(batch_of(rows))),
                 Next::Segment(segment) => {
                     self.segment = Some(segment);
                     self.segments_read += 1;
                 }
                 Next::End => {
-                    self.inputs.pop_front();
+                    self.partitions_read += 1;
                     self.segments_read = 0;
                 }
             }
@@ -184,8 +206,8 @@ impl ExchangeReader {
             return Ok(());
         }
         let (written, read) = (self.rows_written, self.rows_read);
-        Err(ShuffleError::Conservation { exchange: self.exchange, partition: self.partition, written, read }
-            .into())
+        let (exchange, partition) = (self.exchange, self.partitions.start);
+        Err(ShuffleError::Conservation { exchange, partition, written, read }.into())
     }
 }
 

@@ -81,6 +81,20 @@ fn rows_are_conserved_at_every_limit() {
 }
 
 #[test]
+fn partitions_that_follow_each_other_are_read_as_one() {
+    for limit in [u64::MAX, 4 << 20, 100_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let task = task(dir.path(), limit, None);
+        let outputs = vec![output(&task).unwrap(), output(&task).unwrap()];
+        let mut reader = ExchangeReader::of_range(0, outputs, 0..2);
+        assert_eq!(reader.rows_left(), 2_000_000);
+        let first = reader.next().unwrap().unwrap();
+        reader.put_back(first);
+        assert_eq!(sum(reader).unwrap(), 2 * TOTAL);
+    }
+}
+
+#[test]
 fn an_output_is_spilled_between_two_batches_of_its_readers() {
     let dir = tempfile::tempdir().unwrap();
     let task = task(dir.path(), u64::MAX, None);

@@ -15,7 +15,7 @@ use super::stage::BuildInputs;
 use crate::batch::Batch;
 use crate::catalog::{Catalog, MemoryTables};
 use crate::error::Result;
-use crate::exchange::{ExchangeReader, KeptInput, KeptReader};
+use crate::exchange::{ExchangeInput, KeptInput, KeptReader};
 use crate::memory::{HeldBatches, Reservation};
 use crate::operators::join::BuildSide;
 use crate::operators::sort::SortedRun;
@@ -38,9 +38,8 @@ pub trait StageInputs {
     /// The rows that a stage's tasks kept, in task order.
     fn kept(&self, stage: StageId) -> Result<Vec<KeptInput>>;
 
-    /// The hash partitions of a stage's outputs that belong to task `task` of `tasks` readers: the next ones to
-    /// each, equally many. With as many readers as partitions that is one.
-    fn partitions_of(&self, stage: StageId, task: usize, tasks: usize) -> Result<Vec<ExchangeReader>>;
+    /// The hash partitions that a stage's tasks have left.
+    fn exchanged(&self, stage: StageId) -> Result<Vec<ExchangeInput>>;
 
     /// The sorted runs of a stage's tasks, in task order, to be taken.
     fn runs(&self, stage: StageId, task: &TaskContext) -> Result<Vec<Arc<SortedRun>>>;

@@ -29,7 +29,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::batch::Batch;
 use crate::catalog::{Catalog, MemoryTables};
 use crate::error::{EngineError, Result};
-use crate::exchange::{ExchangeReader, KeptInput, KeptRows};
+use crate::exchange::{ExchangeInput, KeptInput, KeptRows};
 use crate::operators::join::{BuildSide, PARTITIONS};
 use crate::operators::sort::SortedRun;
 use crate::scan::{RuntimeFilter, RuntimeFilters};
@@ -195,13 +195,10 @@ impl StageInputs for QueryRun {
         Ok(self.kept_rows(stage).into_iter().map(KeptInput::Own).collect())
     }
 
-    fn partitions_of(&self, stage: StageId, task: usize, tasks: usize) -> Result<Vec<ExchangeReader>> {
+    fn exchanged(&self, stage: StageId) -> Result<Vec<ExchangeInput>> {
         let slot = self.slot(stage);
-        let outputs: Vec<_> =
-            slot.outputs.lock().iter().flatten().filter_map(|o| o.exchange.clone()).collect();
-        let each = outputs.first().map_or(0, |o| o.partitions()) / tasks;
-        let reader = |p| ExchangeReader::new(u64::from(stage.0), outputs.clone(), p);
-        Ok((task * each..(task + 1) * each).map(reader).collect())
+        let outputs = slot.outputs.lock();
+        Ok(outputs.iter().flatten().filter_map(|o| Some(o.exchange.clone()?.into())).collect())
     }
 
     fn runs(&self, stage: StageId, _: &TaskContext) -> Result<Vec<Arc<SortedRun>>> {
@@ -269,7 +266,8 @@ impl TaskRunner for QueryRun {
         let mut splits = vec![];
         for number in 0..stages.len() {
             let front = StageId(stages.len() as u32);
-            let split = split_at_join(&stages[number].stage, task.stage, front, PARTITIONS as u32);
+            let split =
+                split_at_join(&stages[number].stage, task.stage, front, PARTITIONS as u32, PARTITIONS as u32);
             let Some(split) = split else { continue };
             let more = split.front.tasks + split.rest.tasks - stages[number].stage.tasks;
             self.context.tasks.fetch_add(more.into(), Ordering::Relaxed);

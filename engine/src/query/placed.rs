@@ -26,9 +26,7 @@ use super::stage::{BuildInputs, StageRuntime};
 use super::{PublishedFilters, WorkTables, scalar_value};
 use crate::catalog::{Catalog, MemoryTables};
 use crate::error::{EngineError, Result};
-use crate::exchange::{
-    ExchangeInput, ExchangeReader, Fetcher, HeldOutput, KeptInput, KeptRows, RemoteOutputs, RowsReader,
-};
+use crate::exchange::{ExchangeInput, Fetcher, HeldOutput, KeptInput, KeptRows, RemoteOutputs, RowsReader};
 use crate::operators::join::{BuildSide, held_build_side, held_build_side_again};
 use crate::operators::sort::SortedRun;
 use crate::scan::{RuntimeFilter, RuntimeFilters};
@@ -447,12 +445,8 @@ impl StageInputs for Attempt<'_> {
         Ok(self.run.each(stage)?.into_iter().map(KeptInput::Held).collect())
     }
 
-    fn partitions_of(&self, stage: StageId, task: usize, tasks: usize) -> Result<Vec<ExchangeReader>> {
-        let outputs: Vec<ExchangeInput> =
-            self.run.by_place(stage)?.into_iter().map(ExchangeInput::Held).collect();
-        let each = outputs.first().map_or(0, |o| o.partitions()) / tasks;
-        let reader = |p| ExchangeReader::new(u64::from(stage.0), outputs.clone(), p);
-        Ok((task * each..(task + 1) * each).map(reader).collect())
+    fn exchanged(&self, stage: StageId) -> Result<Vec<ExchangeInput>> {
+        Ok(self.run.by_place(stage)?.into_iter().map(ExchangeInput::Held).collect())
     }
 
     fn runs(&self, stage: StageId, task: &TaskContext) -> Result<Vec<Arc<SortedRun>>> {

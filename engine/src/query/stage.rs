@@ -1,6 +1,7 @@
 //! A stage on this process: the factories that its tasks share, made from the stage's plain data.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +12,7 @@ use super::inputs::{StageInputs, rows_in_memory};
 use super::recursive;
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
-use crate::exchange::{ExchangeReader, ExchangeSource, HeldOutput, KeptInput, SharedRows};
+use crate::exchange::{ExchangeInput, ExchangeReader, ExchangeSource, HeldOutput, KeptInput, SharedRows};
 use crate::operators::join::{BuildRows, BuildSide};
 use crate::operators::{
     aggregate, collect, expand, filter, join, limit, partition, project, scalar, sort, unnest, values, window,
@@ -47,6 +48,10 @@ enum BranchSource {
     /// Made for each task from the partition that it reads.
     PerTask(SourceSpec),
 }
+
+/// Partial groups of several partitions that are merged in one go where each going asks other machines: about
+/// what a cache holds.
+const MERGED_AT_ONCE_ROWS: u64 = 1 << 16;
 
 /// What errors call the build side of a nested-loop join.
 const NESTED_LOOP: &str = "the inner side of a join without equal keys";
@@ -211,20 +216,24 @@ fn per_task_source(
     let first = task.partition == 0;
     match spec {
         SourceSpec::AggregateFinal { stage, aggregate: a, input_schema } => {
-            let inputs = query.partitions_of(*stage, task.partition, task.partitions)?;
-            aggregate::final_source(a, input_schema, inputs, first, task)
+            aggregate::final_source(a, input_schema, partitions_to_merge(query, *stage, task)?, first, task)
         }
         SourceSpec::AggregateSingle { stage, aggregate: a, input_schema } => {
-            aggregate::single_source(a, input_schema, partition(query, *stage, task)?, first, task)
+            aggregate::single_source(a, input_schema, own_rows(query, *stage, task)?, first, task)
         }
         SourceSpec::SortMerge { stage, sort: s } => {
             sort::merge_source(s, &query.sink_schema(*stage), query.runs(*stage, task)?, task)
         }
         SourceSpec::Window { stage, window: w, input_schema } => {
-            window::source(w, input_schema, partition(query, *stage, task)?, task)
+            window::source(w, input_schema, own_rows(query, *stage, task)?, task)
         }
         SourceSpec::Recursive { recursive: r, seed, step } => recursive::source(query, r, seed, step),
-        SourceSpec::Exchange { stage } => Ok(Box::new(ExchangeSource(partition(query, *stage, task)?))),
+        SourceSpec::Exchange { stage } => {
+            let mut reader = own_rows(query, *stage, task)?;
+            // What the rows will be joined with is read first; they come meanwhile.
+            reader.start()?;
+            Ok(Box::new(ExchangeSource(reader)))
+        }
         SourceSpec::Nothing => Ok(collect::source(vec![])),
         SourceSpec::Scan(_)
         | SourceSpec::Values(_)
@@ -235,18 +244,40 @@ fn per_task_source(
     }
 }
 
-/// The task's one hash partition of a stage's outputs.
-fn partition(query: &dyn StageInputs, stage: StageId, task: &TaskContext) -> Result<ExchangeReader> {
-    let mut readers = query.partitions_of(stage, task.partition, task.partitions)?;
-    match (readers.pop(), readers.is_empty()) {
-        (Some(reader), true) => Ok(reader),
-        // A stage without tasks has left nothing.
-        (None, _) => Ok(ExchangeReader::of_batches(vec![])),
-        (Some(_), false) => Err(EngineError::internal(format!(
-            "stage {} has more partitions than its {} readers",
-            stage.0, task.partitions
-        ))),
+/// The hash partitions that belong to a task: the next ones to each, equally many.
+fn own_partitions(inputs: &[ExchangeInput], stage: StageId, task: &TaskContext) -> Result<Range<usize>> {
+    // A stage without tasks has left nothing.
+    let all = inputs.first().map_or(0, |o| o.partitions());
+    if !all.is_multiple_of(task.partitions) {
+        return Err(EngineError::internal(format!(
+            "{} tasks share the {all} partitions of stage {}",
+            task.partitions, stage.0
+        )));
     }
+    let each = all / task.partitions;
+    Ok(task.partition * each..(task.partition + 1) * each)
+}
+
+/// The rows of the task's hash partitions of a stage's outputs.
+fn own_rows(query: &dyn StageInputs, stage: StageId, task: &TaskContext) -> Result<ExchangeReader> {
+    let inputs = query.exchanged(stage)?;
+    let own = own_partitions(&inputs, stage, task)?;
+    Ok(ExchangeReader::of_range(stage.0.into(), inputs, own))
+}
+
+/// The task's hash partitions, to be merged one by one; few rows at once.
+fn partitions_to_merge(
+    query: &dyn StageInputs,
+    stage: StageId,
+    task: &TaskContext,
+) -> Result<Vec<ExchangeReader>> {
+    let inputs = query.exchanged(stage)?;
+    let own = own_partitions(&inputs, stage, task)?;
+    let rows: u64 = inputs.iter().flat_map(|i| own.clone().map(|p| i.rows(p))).sum();
+    if query.is_isolated() && rows <= MERGED_AT_ONCE_ROWS {
+        return Ok(vec![ExchangeReader::of_range(stage.0.into(), inputs, own)]);
+    }
+    Ok(own.map(|p| ExchangeReader::new(stage.0.into(), inputs.clone(), p)).collect())
 }
 
 /// Kept rows of which each task reads whole outputs: what one leaves that runs again, its reader has all of.

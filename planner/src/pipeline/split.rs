@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! before:  source ─ a ─ probe ─ b ─▶ sink                      (every task reads the one table)
-//! after:   source ─ a ─▶ hash partitions ─ probe ─ b ─▶ sink   (task i reads partition i of both sides)
+//! after:   source ─ a ─▶ hash partitions ─ probe ─ b ─▶ sink   (a task reads the same partitions of both sides)
 //! ```
 //!
 //! The part in front becomes a stage of its own; the rest keeps the stage's number, so whoever reads it need
@@ -18,13 +18,20 @@ use super::{Branch, NO_OPERATOR, QueryStage, Sink, Source, StageWork, Transform}
 pub struct Split {
     /// New, with the number that was asked for: up to the join.
     pub front: QueryStage,
-    /// The stage with its old number: from the join on, a task a partition.
+    /// The stage with its old number: from the join on, a task for one partition or some.
     pub rest: QueryStage,
 }
 
 /// Splits the stage at the probe of the join that stage `build` builds. `front` is a number that no stage
-/// has. None if the stage does not probe it, or has a single task, which can take the partitions one by one.
-pub fn split_at_join(stage: &QueryStage, build: StageId, front: StageId, partitions: u32) -> Option<Split> {
+/// has; `tasks`, by which `partitions` can be divided, share the partitions afterwards. None if the stage does not
+/// probe it, or has a single task, which can take the partitions one by one.
+pub fn split_at_join(
+    stage: &QueryStage,
+    build: StageId,
+    front: StageId,
+    partitions: u32,
+    tasks: u32,
+) -> Option<Split> {
     if stage.tasks < 2 {
         return None;
     }
@@ -52,7 +59,7 @@ pub fn split_at_join(stage: &QueryStage, build: StageId, front: StageId, partiti
             sink = Some((Sink::HashPartition { keys, partitions }, schema.clone(), step.operator));
             // The steps from the join on are the same in every branch.
             branches.push(Branch {
-                tasks: partitions,
+                tasks,
                 source: Source::Exchange { stage: front },
                 source_schema: schema.clone(),
                 source_operator: NO_OPERATOR,
@@ -62,12 +69,12 @@ pub fn split_at_join(stage: &QueryStage, build: StageId, front: StageId, partiti
         in_front.push(Branch { steps: branch.steps[..join].to_vec(), ..branch.clone() });
     }
     let (sink, sink_schema, sink_operator) = sink?;
-    let tasks = |branches: &[Branch]| branches.iter().map(|b| b.tasks).sum();
+    let tasks_of = |branches: &[Branch]| branches.iter().map(|b| b.tasks).sum();
     let work = StageWork { branches, ..stage.work.clone() };
     let mut inputs = vec![Edge { from: front, kind: EdgeKind::Hash }];
     // The front waits for everything that the stage has waited for; the rest holds on to what it reads.
     inputs.extend(stage.inputs.iter().filter(|e| work.branches.iter().any(|b| reads(b, e.from))));
-    let (tasks_in_front, tasks_of_rest) = (tasks(&in_front), tasks(&work.branches));
+    let (tasks_in_front, tasks_of_rest) = (tasks_of(&in_front), tasks_of(&work.branches));
     let in_front = StageWork { branches: in_front, sink, sink_schema, sink_operator };
     let part = |id, tasks, inputs, work: StageWork| Stage {
         id,
@@ -170,7 +177,7 @@ mod tests {
     #[test]
     fn the_front_waits_for_all_and_the_rest_keeps_what_it_reads() {
         let stage = stage(vec![branch(2, &[1, 2, 3]), branch(3, &[2, 3]), branch(1, &[4])], &[1, 2, 3, 4]);
-        let split = split_at_join(&stage, StageId(2), StageId(8), 64).unwrap();
+        let split = split_at_join(&stage, StageId(2), StageId(8), 64, 64).unwrap();
         assert_eq!((split.front.id, split.front.tasks), (StageId(8), 5));
         assert_eq!(split.front.inputs, stage.inputs);
         let steps: Vec<usize> = split.front.work.branches.iter().map(|b| b.steps.len()).collect();
@@ -184,15 +191,15 @@ mod tests {
         assert_eq!(tasks, [64, 1]);
 
         // A second join of the stage that does not fit.
-        let again = split_at_join(&split.rest, StageId(3), StageId(9), 64).unwrap();
-        assert_eq!((again.front.tasks, again.rest.tasks), (64, 65));
+        let again = split_at_join(&split.rest, StageId(3), StageId(9), 64, 16).unwrap();
+        assert_eq!((again.front.tasks, again.rest.tasks), (64, 17));
         let from: Vec<u32> = again.front.inputs.iter().map(|e| e.from.0).collect();
         assert_eq!(from, [8, 2, 3, 4]);
     }
 
     #[test]
     fn a_single_task_and_a_stage_without_the_join_stay_as_they_are() {
-        assert_eq!(split_at_join(&stage(vec![branch(1, &[1])], &[1]), StageId(1), StageId(8), 64), None);
-        assert_eq!(split_at_join(&stage(vec![branch(2, &[1])], &[1]), StageId(2), StageId(8), 64), None);
+        assert_eq!(split_at_join(&stage(vec![branch(1, &[1])], &[1]), StageId(1), StageId(8), 64, 64), None);
+        assert_eq!(split_at_join(&stage(vec![branch(2, &[1])], &[1]), StageId(2), StageId(8), 64, 64), None);
     }
 }

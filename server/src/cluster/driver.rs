@@ -284,7 +284,8 @@ impl Driver {
             context.metrics.add(counts);
             context.tasks_done.fetch_add(1, Ordering::Relaxed);
             let scheduler = &self.scheduler;
-            let change = query.reported(output, report, |stage| scheduler.can_split(id, stage));
+            let slots = self.slots.load(Ordering::Relaxed);
+            let change = query.reported(output, report, slots, |stage| scheduler.can_split(id, stage));
             if !change.stages.is_empty() {
                 let more: u32 = change.splits.iter().map(|s| s.front.tasks).sum();
                 query.asked.context.tasks.fetch_add(more.into(), Ordering::Relaxed);

@@ -12,6 +12,12 @@ use dovetail_engine::session::cluster::ClusterQuery;
 use dovetail_planner::graph::StageId;
 use dovetail_planner::pipeline::{QueryStage, Sink, hold_build_rows, split_at_join};
 
+/// The build side of a partitioned join is cut into tasks of at least so many bytes.
+const BUILD_BYTES_PER_TASK: u64 = 16 << 20;
+
+/// Or into so many tasks for each slot, if these are smaller.
+const JOIN_TASKS_PER_SLOT: u32 = 4;
+
 /// How the one who has asked is answered.
 pub type Reply = std::sync::mpsc::Sender<dovetail_engine::Result<Vec<Arc<KeptRows>>>>;
 
@@ -57,11 +63,12 @@ impl Query {
     }
 
     /// Takes a report in. What a join build says first of its place is decided for good; it may change stages,
-    /// of which `can_split` says whether they still may be.
+    /// of which `can_split` says whether they still may be, for workers with so many slots.
     pub fn reported(
         &mut self,
         output: OutputId,
         mut report: Report,
+        slots: u32,
         can_split: impl Fn(StageId) -> bool,
     ) -> Change {
         let stage = output.task.stage;
@@ -73,7 +80,7 @@ impl Query {
                 None => {
                     self.decided.insert(stage, report.is_partitioned);
                     if report.is_partitioned {
-                        change = self.split(stage, can_split);
+                        change = self.split(stage, slots, can_split);
                     }
                 }
             }
@@ -82,12 +89,28 @@ impl Query {
         change
     }
 
-    fn split(&mut self, build: StageId, can_split: impl Fn(StageId) -> bool) -> Change {
+    /// Tasks that share the partitions of a join whose build side is that of a stage: so few that each is worth its
+    /// messages, so many that a slow one does not hold up the rest.
+    fn tasks_of_join(&self, build: StageId, slots: u32) -> u32 {
+        let Sink::JoinBuild { rows, .. } = &self.stages[build.0 as usize].work.sink else {
+            return PARTITIONS as u32;
+        };
+        let of_rows = self.reports.iter().filter(|(output, _)| output.task.stage == *rows);
+        let bytes: u64 = of_rows.map(|(_, report)| report.bytes).sum();
+        let by_size = u32::try_from(bytes / BUILD_BYTES_PER_TASK).unwrap_or(u32::MAX);
+        let tasks = by_size.max(slots.saturating_mul(JOIN_TASKS_PER_SLOT)).min(PARTITIONS as u32);
+        // PARTITIONS is a power of two.
+        tasks.next_power_of_two()
+    }
+
+    fn split(&mut self, build: StageId, slots: u32, can_split: impl Fn(StageId) -> bool) -> Change {
+        let tasks = self.tasks_of_join(build, slots);
         let mut splits = vec![];
         let mut changed = BTreeMap::new();
         for number in 0..self.stages.len() {
             let front = StageId(self.stages.len() as u32);
-            let Some(split) = split_at_join(&self.stages[number], build, front, PARTITIONS as u32) else {
+            let Some(split) = split_at_join(&self.stages[number], build, front, PARTITIONS as u32, tasks)
+            else {
                 continue;
             };
             if !can_split(split.rest.id) {

@@ -18,5 +18,9 @@ const BLOCKS_AHEAD: usize = 4;
 /// Rows are cut into blocks of about so many bytes.
 const BLOCK_BYTES: usize = 1 << 20;
 
+/// Rows of a partition come in batches of a thousand or so. They are joined until a block has so many bytes: a
+/// message costs more than the copy.
+const SMALL_BYTES: usize = 256 << 10;
+
 /// The largest message: a block of one very long row.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;

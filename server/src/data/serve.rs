@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{BLOCK_BYTES, BLOCKS_AHEAD};
+use super::{BLOCK_BYTES, BLOCKS_AHEAD, SMALL_BYTES};
 use crate::control::{BlockHeader, Fetch};
 use crate::flight_sql::{FlightStream, TicketHandler};
 use crate::host::Host;
@@ -81,19 +81,48 @@ impl DataServer {
 /// Sends the rows of one output, and then how many they were.
 fn send(output: u32, rows: RowsReader, encoder: &mut BlockEncoder, sender: &Sender) -> Result<(), Status> {
     let mut sent = 0;
+    let mut small: Vec<Rows> = vec![];
+    let mut small_bytes = 0;
     for rows in rows {
         let rows = rows.map_err(|e| status(&e))?;
+        sent += rows.rows as u64;
+        let bytes = rows.encoded_bytes();
+        if small_bytes + bytes > BLOCK_BYTES || small.first().is_some_and(|s| !s.same_types(&rows)) {
+            send_joined(output, std::mem::take(&mut small), encoder, sender)?;
+            small_bytes = 0;
+        }
+        small_bytes += bytes;
+        small.push(rows);
+        if small_bytes >= SMALL_BYTES {
+            send_joined(output, std::mem::take(&mut small), encoder, sender)?;
+            small_bytes = 0;
+        }
+    }
+    send_joined(output, small, encoder, sender)?;
+    put(sender, BlockHeader { output, end_rows: Some(sent) }, Bytes::new())
+}
+
+/// Batches of the same types as one block, if that can be.
+fn send_joined(
+    output: u32,
+    batches: Vec<Rows>,
+    encoder: &mut BlockEncoder,
+    sender: &Sender,
+) -> Result<(), Status> {
+    let blocks = match Rows::joined(&batches) {
+        Some(one) => vec![one],
+        None => batches,
+    };
+    for rows in blocks {
         let pieces = rows.encoded_bytes().div_ceil(BLOCK_BYTES).clamp(1, rows.rows.max(1));
         let piece = rows.rows.div_ceil(pieces).max(1);
         for start in (0..rows.rows).step_by(piece) {
             let part = rows.slice(start, piece.min(rows.rows - start));
             let block = encoder.encode(&part).map_err(|e| status(&e.into()))?;
-            let header = BlockHeader { output, end_rows: None };
-            put(sender, header, Bytes::copy_from_slice(block))?;
-            sent += part.rows as u64;
+            put(sender, BlockHeader { output, end_rows: None }, Bytes::copy_from_slice(block))?;
         }
     }
-    put(sender, BlockHeader { output, end_rows: Some(sent) }, Bytes::new())
+    Ok(())
 }
 
 fn put(sender: &Sender, header: BlockHeader, block: Bytes) -> Result<(), Status> {

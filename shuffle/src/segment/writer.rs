@@ -1,7 +1,5 @@
 //! Batches to the blocks of a segment.
 
-use arrow::compute::concat;
-
 use super::index::{BlockAddress, Index, write_index};
 use super::reader::Segment;
 use super::{HEADER_BYTES, MAGIC, VERSION};
@@ -58,7 +56,7 @@ impl SegmentWriter {
                 bytes += batches[end].encoded_bytes();
                 end += 1;
             }
-            match joined(&batches[start..end]) {
+            match Rows::joined(&batches[start..end]) {
                 Some(rows) => self.split(partition, &rows)?,
                 None => batches[start..end].iter().try_for_each(|rows| self.split(partition, rows))?,
             }
@@ -113,18 +111,4 @@ impl SegmentWriter {
         self.spilled.bytes += address.bytes;
         Ok(())
     }
-}
-
-/// Batches of the same types as one, or `None` if Arrow cannot join them: a dictionary of many dictionaries
-/// may have more values than its keys can count. Then each becomes a block.
-fn joined(batches: &[Rows]) -> Option<Rows> {
-    if let [one] = batches {
-        return Some(one.clone());
-    }
-    let columns = (0..batches[0].columns.len()).map(|column| {
-        let arrays: Vec<_> = batches.iter().map(|b| b.columns[column].as_ref()).collect();
-        concat(&arrays).ok()
-    });
-    let rows = batches.iter().map(|b| b.rows).sum();
-    Some(Rows::new(columns.collect::<Option<Vec<_>>>()?, rows))
 }

@@ -105,6 +105,10 @@ impl FinalSource {
             Work::Done => {
                 let next = self.waiting.next().or_else(|| Some((self.inputs.pop_front()?, 0)));
                 let Some((reader, depth)) = next else { return Ok(None) };
+                if let Some(after) = self.inputs.front_mut() {
+                    // It may have to come from another machine.
+                    after.start()?;
+                }
                 self.work = Work::Whole(reader, depth);
                 Ok(Some(ResultRows::none()))
             }

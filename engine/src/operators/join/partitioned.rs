@@ -1,7 +1,7 @@
 //! The probe side of a hash join whose build side is partitioned.
 //!
 //! ```text
-//! task i of the partitions: partition i of the build ─▶ table ◀─ probe rows of partition i
+//! task i of n:              the i-th n-th of the build's partitions ─▶ table ◀─ probe rows of the same
 //! a single task:            probe rows ─▶ partitions; at the end partition by partition
 //! too large a partition:    both sides ─▶ parts by other bits of the hash; at the end part by part
 //! parts that do not help:   the build in blocks, each of which meets all probe rows
@@ -36,8 +36,8 @@ const PROBE_NAME: &str = "the probe side of a join";
 /// Parts of a build partition are to be a quarter of what an operator may hold.
 const FAIR_SHARE_PART: u64 = 4;
 
-/// For `planner::pipeline::Transform::HashJoinProbe`. Opened by one task, or by a task a partition, task `i`
-/// with the probe rows of partition `i`.
+/// For `planner::pipeline::Transform::HashJoinProbe`. Opened by one task, or by tasks that share the partitions
+/// evenly, each with the probe rows of its partitions.
 pub fn partitioned_probe_factory(
     join: &HashJoin,
     probe_schema: &SchemaRef,
@@ -45,7 +45,7 @@ pub fn partitioned_probe_factory(
     build: Arc<PartitionedBuild>,
     tasks: usize,
 ) -> Result<Arc<dyn OperatorFactory>> {
-    if tasks != 1 && tasks != PARTITIONS {
+    if tasks == 0 || !PARTITIONS.is_multiple_of(tasks) {
         return Err(EngineError::internal(format!("{tasks} tasks probe {PARTITIONS} partitions")));
     }
     let join = join.clone();
@@ -80,7 +80,9 @@ impl OperatorFactory for Factory {
                 level: Level::Partitions,
             }))
         } else {
-            match probing.load(ExchangeReader::new(0, outputs, task.partition), 0)? {
+            let each = PARTITIONS / self.tasks;
+            let own = task.partition * each..(task.partition + 1) * each;
+            match probing.load(ExchangeReader::of_range(0, outputs, own), 0)? {
                 Loaded::Table(table) => State::Table(probing.open(*table)?),
                 Loaded::Parts(parts) => State::Parts(parts),
                 Loaded::TooLarge(_) => {

@@ -73,13 +73,13 @@ pub enum Memory {
     Bytes(u64),
 }
 
-/// A join with little memory, by one task or by a task a partition. None if it has fitted after all.
+/// A join with little memory, by one task or by some that share the partitions. None if it has fitted after all.
 pub fn hash_join_in(
     memory: Memory,
     join: &HashJoin,
     (probe_schema, probe): (&SchemaRef, Vec<Batch>),
     (build_schema, build_batches): (&SchemaRef, Vec<Batch>),
-    one_task: bool,
+    tasks: usize,
 ) -> Result<Option<Vec<Row>>> {
     let governor = match memory {
         Memory::Nothing => Governor::new(u64::MAX, SpillPolicy::Always),
@@ -89,8 +89,7 @@ pub fn hash_join_in(
     let task = |partition, partitions| TaskContext::new(partition, partitions, query.clone());
     let side = build_side(join, build_schema, build_batches, &task(0, 1))?;
     let BuildSide::Partitioned(build) = &*side else { return Ok(None) };
-    let tasks = if one_task { 1 } else { PARTITIONS };
-    let shares = if one_task {
+    let shares = if tasks == 1 {
         vec![probe]
     } else {
         let keys: Vec<_> = join.keys.iter().map(|(p, _)| p.clone()).collect();
@@ -98,7 +97,8 @@ pub fn hash_join_in(
         for batch in probe {
             sink.push(batch)?;
         }
-        partitions_of(&sink.finish()?)
+        let mut partitions = partitions_of(&sink.finish()?).into_iter();
+        (0..tasks).map(|_| partitions.by_ref().take(PARTITIONS / tasks).flatten().collect()).collect()
     };
     let factory = partitioned_probe_factory(join, probe_schema, build_schema, build.clone(), tasks)?;
     let mut out = Collected::default();

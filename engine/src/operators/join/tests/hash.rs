@@ -7,6 +7,7 @@ use dovetail_planner::physical::{HashJoin, JoinKind};
 
 use crate::batch::Batch;
 use crate::error::EngineError;
+use crate::operators::join::PARTITIONS;
 
 use super::data::{KeyColumn, Random, Spread, Table};
 use super::harness::{Memory, assert_same_rows, full_row, hash_join, hash_join_in};
@@ -127,9 +128,9 @@ fn check(random: &mut Random, mut join: HashJoin, probe: &Table, build: &Table, 
     let actual = hash_join(&join, (&probe.schema, p), (&build.schema, b), tasks);
     assert_same_rows(actual, expected.clone(), &join.output, context);
     for memory in [Memory::Nothing, Memory::Bytes([64_000, 200_000][random.below(2)])] {
-        let one_task = random.chance(50);
+        let tasks = [1, 1, 4, PARTITIONS][random.below(4)];
         let (p, b) = (probe.batches(random), build.batches(random));
-        let actual = hash_join_in(memory, &join, (&probe.schema, p), (&build.schema, b), one_task);
+        let actual = hash_join_in(memory, &join, (&probe.schema, p), (&build.schema, b), tasks);
         let actual = match actual {
             // One batch alone may be too much.
             Err(EngineError::Resources(_)) if matches!(memory, Memory::Bytes(_)) => continue,
@@ -140,7 +141,7 @@ fn check(random: &mut Random, mut join: HashJoin, probe: &Table, build: &Table, 
             assert_eq!(actual.is_some(), must_spill, "{context}");
         }
         let Some(actual) = actual else { continue };
-        let context = format!("{context}, {memory:?}, one task: {one_task}");
+        let context = format!("{context}, {memory:?}, {tasks} tasks");
         assert_same_rows(actual, expected.clone(), &join.output, &context);
     }
 }
@@ -215,11 +216,11 @@ fn a_key_with_more_rows_than_fit_is_joined_in_blocks() {
         let mut join = random_join(&mut random, kind, &keys);
         (join.null_aware, join.output) = (false, vec![0]);
         let sides = || ((&probe.schema, probe.batches(&mut Random(1))), (&build.schema, small(&build)));
-        for one_task in [false, true] {
+        for tasks in [1, 8, PARTITIONS] {
             let (p, b) = sides();
             let plenty = hash_join(&join, p, b, 1);
             let (p, b) = sides();
-            let little = hash_join_in(Memory::Bytes(1_000_000), &join, p, b, one_task).unwrap();
+            let little = hash_join_in(Memory::Bytes(1_000_000), &join, p, b, tasks).unwrap();
             let Some(little) = little else { continue };
             spilled += 1;
             let plenty = plenty.into_iter().map(|row| vec![row[0].clone()]).collect();
