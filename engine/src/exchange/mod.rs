@@ -3,6 +3,7 @@
 //! ```text
 //! sink ─ ExchangeWriter ─▶ ExchangeOutput (parked with the governor) ─ ExchangeReader ─▶ source
 //! sink ─ KeptWriter ─────▶ KeptRows, in order (parked likewise) ────── KeptReader ─────▶ source, result
+//! sink ─ ResultFlow ──────────────────────────────────────────────────────────────────▶ result, as it is made
 //! ```
 //!
 //! With enough memory a batch that is written is the batch that is read. A writer spills when the governor
@@ -22,12 +23,14 @@ mod kept;
 mod output;
 pub(crate) mod parts;
 mod reader;
+mod stream;
 mod writer;
 
 pub use held::{Counted, FetchRequest, Fetcher, HeldOutput, RemoteOutputs, RowsReader};
 pub use kept::{KeptInput, KeptReader, KeptRows, KeptWriter, SharedRows};
 pub use output::ExchangeOutput;
 pub use reader::{ExchangeInput, ExchangeReader, ExchangeSource};
+pub use stream::ResultFlow;
 pub use writer::ExchangeWriter;
 
 #[cfg(test)]

@@ -11,13 +11,13 @@ use arrow::datatypes::DataType;
 
 use crate::batch::{BATCH_ROWS, Batch, Column, concat_arrays};
 use crate::error::Result;
-use crate::exchange::KeptWriter;
+use crate::exchange::{KeptWriter, ResultFlow};
 use crate::task::{Flow, Output, Sink, SinkFactory, Source, TaskContext};
 use crate::views::cut_free;
 
-/// Makes sinks that keep all rows, in order.
-pub fn sink_factory() -> Arc<dyn SinkFactory> {
-    Arc::new(CollectFactory)
+/// Makes sinks that keep all rows, in order; of a result that is read while the query runs, that hand them on.
+pub fn sink_factory(result: Option<Arc<ResultFlow>>) -> Arc<dyn SinkFactory> {
+    Arc::new(CollectFactory { result })
 }
 
 /// A source of batches that are there already.
@@ -35,36 +35,61 @@ impl Source for Collected {
     }
 }
 
-struct CollectFactory;
+struct CollectFactory {
+    result: Option<Arc<ResultFlow>>,
+}
 
 impl SinkFactory for CollectFactory {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Sink>> {
-        Ok(Box::new(Collect { rows: Coalescer::default(), kept: KeptWriter::new(task) }))
+        let to = match &self.result {
+            Some(result) => To::Result(result.clone(), task.clone()),
+            None => To::Kept(Box::new(KeptWriter::new(task))),
+        };
+        Ok(Box::new(Collect { rows: Coalescer::default(), to }))
     }
 }
 
 struct Collect {
     rows: Coalescer,
-    kept: KeptWriter,
+    to: To,
+}
+
+/// Where the rows go.
+enum To {
+    Kept(Box<KeptWriter>),
+    Result(Arc<ResultFlow>, TaskContext),
 }
 
 impl Collect {
-    fn take_done(&mut self) -> Result<()> {
-        self.rows.take_done().iter().try_for_each(|batch| self.kept.push(batch))
+    fn take_done(&mut self) -> Result<Flow> {
+        for batch in self.rows.take_done() {
+            match &mut self.to {
+                To::Kept(kept) => kept.push(&batch)?,
+                To::Result(result, task) => {
+                    if result.push(task.number, &batch, &task.query)? == Flow::Done {
+                        return Ok(Flow::Done);
+                    }
+                }
+            }
+        }
+        Ok(Flow::Continue)
     }
 }
 
 impl Sink for Collect {
     fn push(&mut self, batch: Batch) -> Result<Flow> {
         self.rows.push(&batch)?;
-        self.take_done()?;
-        Ok(Flow::Continue)
+        self.take_done()
     }
 
     fn finish(mut self: Box<Self>) -> Result<Output> {
         self.rows.join_small()?;
         self.take_done()?;
-        Ok(Output { kept: Some(self.kept.finish()?), ..Output::default() })
+        let kept = match self.to {
+            To::Kept(kept) => Some(kept.finish()?),
+            To::Result(..) => None,
+        };
+        Ok(Output { kept, ..Output::default() })
     }
 }
 
@@ -192,7 +217,7 @@ mod tests {
             })
             .collect();
         let expected = rows(&input);
-        let output = run_sink(sink_factory().as_ref(), input).unwrap();
+        let output = run_sink(sink_factory(None).as_ref(), input).unwrap();
         let kept = kept_of(&output);
         let sizes: Vec<_> = kept.iter().map(|b| b.rows).collect();
         assert_eq!(sizes, [13, 5000, 8200, 9000, 1]);
@@ -205,7 +230,7 @@ mod tests {
         let codes: DictionaryArray<UInt32Type> =
             DictionaryArray::new(UInt32Array::from(vec![1, 0]), plain.columns[0].values().unwrap());
         let coded = Batch::from_arrays(vec![Arc::new(codes)], 2);
-        let output = run_sink(sink_factory().as_ref(), vec![plain.clone(), coded]).unwrap();
+        let output = run_sink(sink_factory(None).as_ref(), vec![plain.clone(), coded]).unwrap();
         let array = kept_of(&output)[0].columns[0].values().unwrap();
         assert_eq!(array.data_type(), &DataType::Utf8View);
         let array = array.as_string_view();
@@ -216,7 +241,7 @@ mod tests {
     #[test]
     fn a_few_rows_do_not_keep_large_buffers_alive() {
         let batch = strings(0..8000).select(&Arc::new(UInt32Array::from(vec![17])));
-        let output = run_sink(sink_factory().as_ref(), vec![batch]).unwrap();
+        let output = run_sink(sink_factory(None).as_ref(), vec![batch]).unwrap();
         let array = kept_of(&output)[0].columns[0].values().unwrap();
         assert_eq!(array.as_string_view().value(0), "a longer string 17");
         assert!(array.get_array_memory_size() < 10_000);

@@ -15,7 +15,7 @@ use super::stage::BuildInputs;
 use crate::batch::Batch;
 use crate::catalog::{Catalog, MemoryTables};
 use crate::error::Result;
-use crate::exchange::{ExchangeInput, KeptInput, KeptReader};
+use crate::exchange::{ExchangeInput, KeptInput, KeptReader, ResultFlow};
 use crate::memory::{HeldBatches, Reservation};
 use crate::operators::join::BuildSide;
 use crate::operators::sort::SortedRun;
@@ -34,6 +34,9 @@ pub trait StageInputs {
 
     /// The tasks of a stage share nothing: each has splits of its own.
     fn is_isolated(&self) -> bool;
+
+    /// Where the rows of a stage go that are the query's result and are read while it runs.
+    fn result_flow(&self, stage: StageId) -> Option<Arc<ResultFlow>>;
 
     /// The rows that a stage's tasks kept, in task order.
     fn kept(&self, stage: StageId) -> Result<Vec<KeptInput>>;

@@ -29,7 +29,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::batch::Batch;
 use crate::catalog::{Catalog, MemoryTables};
 use crate::error::{EngineError, Result};
-use crate::exchange::{ExchangeInput, KeptInput, KeptRows};
+use crate::exchange::{ExchangeInput, KeptInput, KeptRows, ResultFlow};
 use crate::operators::join::{BuildSide, PARTITIONS};
 use crate::operators::sort::SortedRun;
 use crate::scan::{RuntimeFilter, RuntimeFilters};
@@ -53,6 +53,8 @@ pub struct QueryRun {
     stages: RwLock<Vec<Arc<StageSlot>>>,
     parameters: Mutex<HashMap<u32, ScalarValue>>,
     filters: Arc<PublishedFilters>,
+    /// The stage whose rows are read while the query runs.
+    result: Option<(StageId, Arc<ResultFlow>)>,
 }
 
 struct StageSlot {
@@ -118,7 +120,13 @@ impl QueryRun {
             stages: RwLock::new(graph.stages.iter().cloned().map(StageSlot::new).collect()),
             parameters: Mutex::default(),
             filters: Arc::default(),
+            result: None,
         }
+    }
+
+    /// Has the rows of the last stage go to their reader while the query runs, instead of being kept.
+    pub fn with_result(self, stage: StageId, flow: Arc<ResultFlow>) -> Self {
+        QueryRun { result: Some((stage, flow)), ..self }
     }
 
     fn slot(&self, stage: StageId) -> Arc<StageSlot> {
@@ -189,6 +197,10 @@ impl StageInputs for QueryRun {
 
     fn is_isolated(&self) -> bool {
         false
+    }
+
+    fn result_flow(&self, stage: StageId) -> Option<Arc<ResultFlow>> {
+        self.result.as_ref().filter(|(result, _)| *result == stage).map(|(_, flow)| flow.clone())
     }
 
     fn kept(&self, stage: StageId) -> Result<Vec<KeptInput>> {

@@ -26,7 +26,9 @@ use super::stage::{BuildInputs, StageRuntime};
 use super::{PublishedFilters, WorkTables, scalar_value};
 use crate::catalog::{Catalog, MemoryTables};
 use crate::error::{EngineError, Result};
-use crate::exchange::{ExchangeInput, Fetcher, HeldOutput, KeptInput, KeptRows, RemoteOutputs, RowsReader};
+use crate::exchange::{
+    ExchangeInput, Fetcher, HeldOutput, KeptInput, KeptRows, RemoteOutputs, ResultFlow, RowsReader,
+};
 use crate::operators::join::{BuildSide, held_build_side, held_build_side_again};
 use crate::operators::sort::SortedRun;
 use crate::scan::{RuntimeFilter, RuntimeFilters};
@@ -439,6 +441,11 @@ impl StageInputs for Attempt<'_> {
 
     fn is_isolated(&self) -> bool {
         true
+    }
+
+    fn result_flow(&self, _: StageId) -> Option<Arc<ResultFlow>> {
+        // An attempt that fails must leave no trace.
+        None
     }
 
     fn kept(&self, stage: StageId) -> Result<Vec<KeptInput>> {

@@ -61,7 +61,7 @@ impl StageRuntime {
     pub fn new(query: &dyn StageInputs, stage: &Stage<StageWork>) -> Result<Self> {
         let parameters = query.parameters();
         let work = stage.work.bind(&|id| parameters.get(&id).cloned());
-        let sink = sink(query, &work)?;
+        let sink = sink(query, stage.id, &work)?;
         let mut joins =
             Joins { branches: &work.branches, is_isolated: query.is_isolated(), factories: HashMap::new() };
         let branches =
@@ -78,6 +78,7 @@ impl StageRuntime {
                 continue;
             }
             let context = TaskContext {
+                number: task as usize,
                 partition: partition as usize,
                 partitions: branch.tasks as usize,
                 operator: branch.source_operator,
@@ -190,10 +191,10 @@ fn branch(query: &dyn StageInputs, branch: &Branch, joins: &mut Joins<'_>) -> Re
     Ok(BranchRuntime { tasks: branch.tasks, source, source_operator: branch.source_operator, steps })
 }
 
-fn sink(query: &dyn StageInputs, work: &StageWork) -> Result<Arc<dyn SinkFactory>> {
+fn sink(query: &dyn StageInputs, stage: StageId, work: &StageWork) -> Result<Arc<dyn SinkFactory>> {
     let schema = &work.sink_schema;
     match &work.sink {
-        SinkSpec::Collect => Ok(collect::sink_factory()),
+        SinkSpec::Collect => Ok(collect::sink_factory(query.result_flow(stage))),
         SinkSpec::Aggregate { aggregate: a, partitions } => {
             aggregate::partial_sink_factory(a, schema, *partitions as usize)
         }

@@ -101,6 +101,11 @@ pub enum Event {
         slots: u32,
         home: bool,
     },
+    /// It can run more tasks at a time than it said, or fewer: what runs goes on.
+    SlotsChanged {
+        worker: WorkerId,
+        slots: u32,
+    },
     /// A sign of life.
     WorkerHeard {
         worker: WorkerId,

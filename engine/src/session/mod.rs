@@ -21,7 +21,7 @@ mod options;
 mod run;
 mod statement;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
@@ -50,6 +50,8 @@ pub struct Session {
     memory: Governor,
     spill: SpillSpace,
     cluster: OnceLock<Arc<dyn Cluster>>,
+    /// Tasks that may have to wait for readers.
+    flowing: Arc<AtomicUsize>,
     /// Does the network I/O of remote tables. Dropped last.
     _runtime: Background,
 }
@@ -84,8 +86,9 @@ pub struct QueryResult {
     pub kind: StatementKind,
 }
 
-/// What a statement gives, batch by batch. The rows have been computed; what memory had no room for is read
-/// from disk. Ends after an error.
+/// What a statement gives, batch by batch. Few rows have been computed when this is there; more come while the
+/// query runs, which waits for a reader that is slow, and stops when this or the session is dropped. Ends after an
+/// error.
 pub struct ResultStream {
     pub schema: SchemaRef,
     pub kind: StatementKind,
@@ -183,6 +186,7 @@ impl Session {
             pool,
             running: Arc::default(),
             cluster: OnceLock::new(),
+            flowing: Arc::default(),
             _runtime: Background(Some(runtime)),
         })
     }
@@ -211,7 +215,7 @@ impl Session {
         Ok(QueryResult { schema, kind, batches: stream.collect::<Result<_>>()? })
     }
 
-    /// Runs exactly one statement to its end. Its rows may be many more than fit in memory.
+    /// Runs exactly one statement. Its rows may be many more than fit in memory.
     pub fn stream(&self, statement: &str) -> Result<ResultStream> {
         self.run_statement(self.prepare(statement)?, &Cancellation::default())
     }

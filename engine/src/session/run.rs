@@ -1,6 +1,7 @@
 //! Takes a logical plan through planning, lowering and a scheduler to its rows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -13,7 +14,7 @@ use dovetail_planner::plan_query;
 use super::cluster::{Cluster, ClusterQuery};
 use super::{Cancellation, RunningGuard, SchedulerKind, Session};
 use crate::error::{EngineError, Result};
-use crate::exchange::KeptReader;
+use crate::exchange::{KeptReader, ResultFlow};
 use crate::query::{QueryRun, WorkTables};
 use crate::scheduler::synchronous;
 use crate::task::QueryContext;
@@ -21,6 +22,9 @@ use crate::task::QueryContext;
 /// Hash partitions for each thread: enough that a skewed one does not leave the other threads idle, few
 /// enough that small results are not scattered.
 const PARTITIONS_PER_THREAD: usize = 4;
+
+/// Tasks that may wait for slow readers at a time, each on a thread of its own.
+const FLOWING_TASKS_MAX: usize = 256;
 
 /// A query planned down to its graph.
 pub struct Planned {
@@ -48,7 +52,89 @@ impl Iterator for Ran {
     }
 }
 
+/// The rows of a query that runs while they are read. Can be cancelled until it is dropped, which stops it.
+pub struct Flowing {
+    pub schema: SchemaRef,
+    flow: Arc<ResultFlow>,
+    context: Arc<QueryContext>,
+    _running: RunningGuard,
+    _counted: Counted,
+}
+
+impl Iterator for Flowing {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Result<RecordBatch>> {
+        let batch = self.context.check_cancelled().and_then(|()| self.flow.next());
+        batch.and_then(|b| b.map(|b| b.to_record_batch(&self.schema)).transpose()).transpose()
+    }
+}
+
+impl Drop for Flowing {
+    fn drop(&mut self) {
+        self.context.cancel();
+        self.flow.close();
+        // Its tasks end with their batch; then nothing is left of it.
+        self.flow.wait_for_end();
+    }
+}
+
+/// Tasks of queries whose readers may be slow, counted.
+struct Counted {
+    all: Arc<AtomicUsize>,
+    tasks: usize,
+}
+
+impl Counted {
+    fn enter(all: &Arc<AtomicUsize>, tasks: usize) -> Option<Counted> {
+        let room = |now: usize| (now + tasks <= FLOWING_TASKS_MAX).then_some(now + tasks);
+        all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        Some(Counted { all: all.clone(), tasks })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.tasks, Ordering::Relaxed);
+    }
+}
+
 impl Session {
+    /// Runs a planned query; what it gives is read while it runs if it is much, and if the session's own threads
+    /// run it. Otherwise it runs to its end first.
+    pub(super) fn rows(
+        &self,
+        planned: &Planned,
+        cancellation: &Cancellation,
+    ) -> Result<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>> {
+        let Lowered { graph, result, schema } = &planned.lowered;
+        let pool = match (&self.pool, &planned.cluster) {
+            (Some(pool), None) => pool,
+            _ => return Ok(Box::new(self.run(planned, cancellation)?)),
+        };
+        let tasks = graph.stages[result.0 as usize].tasks as usize;
+        let Some(counted) = Counted::enter(&self.flowing, tasks.min(pool.threads())) else {
+            // Too many clients are slow already: what this one has not read yet waits on disk.
+            return Ok(Box::new(self.run(planned, cancellation)?));
+        };
+        let context = self.context_for(planned);
+        let running = self.running.enter(context.clone());
+        cancellation.attach(&context);
+        let flow = ResultFlow::new(&self.memory);
+        let run = QueryRun::new(graph, self.catalog.clone(), context.clone(), WorkTables::default())
+            .with_result(*result, flow.clone());
+        let end = flow.clone();
+        pool.start(graph, Arc::new(run), Box::new(move |result| end.end(result)))?;
+        let flowing = Flowing { schema: schema.clone(), flow, context, _running: running, _counted: counted };
+        flowing.flow.wait()?;
+        Ok(Box::new(flowing))
+    }
+
+    fn context_for(&self, planned: &Planned) -> Arc<QueryContext> {
+        let operators = planned.query.operator_count();
+        Arc::new(QueryContext::bounded(operators, self.memory.clone(), self.spill.query()))
+    }
+
     /// Plans a query for this session's threads.
     pub(super) fn plan(&self, plan: LogicalPlan, snapshot: &CatalogSnapshot) -> Result<Planned> {
         let query = plan_query(plan, snapshot)?;
@@ -61,11 +147,7 @@ impl Session {
     /// Runs a planned query, until its end or until it is stopped.
     pub(super) fn run(&self, planned: &Planned, cancellation: &Cancellation) -> Result<Ran> {
         let Lowered { graph, result, schema } = &planned.lowered;
-        let context = Arc::new(QueryContext::bounded(
-            planned.query.operator_count(),
-            self.memory.clone(),
-            self.spill.query(),
-        ));
+        let context = self.context_for(planned);
         let running = self.running.enter(context.clone());
         cancellation.attach(&context);
         if let Some(cluster) = &planned.cluster {

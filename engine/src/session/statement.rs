@@ -68,14 +68,14 @@ impl Session {
         }
     }
 
-    /// Runs a prepared statement to its end, unless it is stopped. Its rows may be many more than fit in memory.
+    /// Runs a prepared statement. Its rows may be many more than fit in memory: those of a large result come while
+    /// it runs.
     pub fn run_statement(&self, statement: Statement, cancellation: &Cancellation) -> Result<ResultStream> {
         cancellation.check()?;
         match statement.work {
             Work::Query(planned) => {
-                let ran = self.run(&planned, cancellation)?;
-                let (schema, kind) = (ran.schema.clone(), StatementKind::Query);
-                Ok(ResultStream { schema, kind, batches: Box::new(ran) })
+                let (schema, kind) = (planned.lowered.schema.clone(), StatementKind::Query);
+                Ok(ResultStream { schema, kind, batches: self.rows(&planned, cancellation)? })
             }
             Work::Other(bound) => command::execute(self, *bound, &statement.snapshot, cancellation),
         }

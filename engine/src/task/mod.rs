@@ -103,6 +103,8 @@ impl Output {
 /// What a task knows of itself and its surroundings.
 #[derive(Clone)]
 pub struct TaskContext {
+    /// The task's number within its stage, from 0.
+    pub number: usize,
     /// The task's number within its branch of the stage, from 0.
     pub partition: usize,
     /// Tasks in the branch.
@@ -115,7 +117,7 @@ pub struct TaskContext {
 impl TaskContext {
     /// Task `partition` of `partitions` of a query, for an operator that counts nothing.
     pub fn new(partition: usize, partitions: usize, query: Arc<QueryContext>) -> Self {
-        TaskContext { partition, partitions, operator: u32::MAX, query }
+        TaskContext { number: partition, partition, partitions, operator: u32::MAX, query }
     }
 
     /// The same task, for another operator.

@@ -111,6 +111,9 @@ impl Watch {
                 self.workers.insert(*worker, SeenWorker { slots: *slots, home: *home, leaving: false });
                 self.others_have_joined |= !home;
             }
+            Event::SlotsChanged { worker, slots } => {
+                self.workers.get_mut(worker).into_iter().for_each(|w| w.slots = *slots);
+            }
             Event::WorkerLeaving { worker } => {
                 self.workers.get_mut(worker).into_iter().for_each(|w| w.leaving = true);
             }

@@ -44,6 +44,7 @@ impl Tally {
             Event::StageSplit { .. } => Some("a stage was split"),
             Event::GraphSubmitted { .. }
             | Event::WorkerJoined { .. }
+            | Event::SlotsChanged { .. }
             | Event::WorkerHeard { .. }
             | Event::TaskFinished { .. }
             | Event::QueryCancelled { .. }

@@ -88,6 +88,7 @@ impl Scheduler {
             Event::WorkerJoined { worker, slots, home } => {
                 self.workers.joined(worker, slots, home, self.now_ms());
             }
+            Event::SlotsChanged { worker, slots } => self.workers.set_slots(worker, slots),
             Event::WorkerHeard { worker } => self.heard(worker),
             Event::WorkerLeaving { worker } => {
                 self.heard(worker);

@@ -1,6 +1,6 @@
 //! The workers: what they run and hold, which of them gets a task, and which may go.
 //!
-//! What always holds: a worker runs no more attempts than it has slots; one that is leaving gets no more; tasks
+//! What always holds: a worker is given no attempt beyond its slots; one that is leaving gets no more; tasks
 //! that run anywhere go to the home worker only if no other worker has ever joined.
 
 use std::cmp::Reverse;
@@ -60,6 +60,12 @@ impl Workers {
             self.without_others_since_ms = now_ms;
         }
         self.note_free(worker);
+    }
+
+    pub fn set_slots(&mut self, id: WorkerId, slots: u32) {
+        if self.is_there(id) {
+            self.change(id, |worker| worker.slots = slots);
+        }
     }
 
     pub fn heard(&mut self, worker: WorkerId, now_ms: u64) {
@@ -258,6 +264,7 @@ impl Worker {
     }
 
     fn free(&self) -> u32 {
-        self.slots - self.running
+        // Slots may have been taken away.
+        self.slots.saturating_sub(self.running)
     }
 }
