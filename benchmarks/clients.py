@@ -208,7 +208,7 @@ def stream(a):
     def duck():
         connection = duckdb.connect(config={"threads": a.threads})
         start = time.perf_counter()
-        rows, bytes_ = drained(connection.execute(f"SELECT {columns} FROM '{files()[1]}'").fetch_record_batch(65536))
+        rows, bytes_ = drained(connection.execute(f"SELECT {columns} FROM '{files()[1]}'").to_arrow_reader(65536))
         return time.perf_counter() - start, rows, bytes_, float("nan")
 
     best = {}

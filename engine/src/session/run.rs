@@ -15,6 +15,7 @@ use super::cluster::{Cluster, ClusterQuery};
 use super::{Cancellation, RunningGuard, SchedulerKind, Session};
 use crate::error::{EngineError, Result};
 use crate::exchange::{KeptReader, ResultFlow};
+use crate::memory::SpillPolicy;
 use crate::query::{QueryRun, WorkTables};
 use crate::scheduler::synchronous;
 use crate::task::QueryContext;
@@ -109,7 +110,8 @@ impl Session {
     ) -> Result<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>> {
         let Lowered { graph, result, schema } = &planned.lowered;
         let pool = match (&self.pool, &planned.cluster) {
-            (Some(pool), None) => pool,
+            // Where whatever can be spilled is spilled, results are, too.
+            (Some(pool), None) if self.memory.policy() != SpillPolicy::Always => pool,
             _ => return Ok(Box::new(self.run(planned, cancellation)?)),
         };
         let tasks = graph.stages[result.0 as usize].tasks as usize;

@@ -14,7 +14,7 @@ use arrow_flight::{
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::service::Service;
 use super::{FlightStream, TicketHandler};
@@ -67,7 +67,7 @@ impl FlightService for Front {
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.sql.get_flight_info(request).await
+        self.sql.get_flight_info(request).await.map_err(blamed)
     }
 
     /// The whole answer at once: a query's plan is made soon, and its rows are computed when they are fetched.
@@ -75,7 +75,7 @@ impl FlightService for Front {
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<PollInfo>, Status> {
-        let info = self.sql.get_flight_info(request).await?.into_inner();
+        let info = self.sql.get_flight_info(request).await.map_err(blamed)?.into_inner();
         Ok(Response::new(PollInfo { info: Some(info), progress: Some(1.0), ..PollInfo::default() }))
     }
 
@@ -89,7 +89,10 @@ impl FlightService for Front {
             Some(handler) if handler.takes(&request.get_ref().ticket) => {
                 Ok(Response::new(handler.do_get(request.into_inner().ticket).await?))
             }
-            _ => FlightService::do_get(&self.sql, request).await.map(|r| r.map(|s| s as FlightStream)),
+            _ => FlightService::do_get(&self.sql, request)
+                .await
+                .map(|r| r.map(|s| s as FlightStream))
+                .map_err(blamed),
         }
     }
 
@@ -97,7 +100,10 @@ impl FlightService for Front {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
-        FlightService::do_put(&self.sql, request).await.map(|r| r.map(|s| s as Self::DoPutStream))
+        FlightService::do_put(&self.sql, request)
+            .await
+            .map(|r| r.map(|s| s as Self::DoPutStream))
+            .map_err(blamed)
     }
 
     async fn do_exchange(
@@ -129,7 +135,8 @@ impl FlightService for Front {
             )),
             _ => FlightService::do_action(&self.sql, request)
                 .await
-                .map(|r| r.map(|s| s as Self::DoActionStream)),
+                .map(|r| r.map(|s| s as Self::DoActionStream))
+                .map_err(blamed),
         }
     }
 
@@ -145,6 +152,14 @@ impl FlightService for Front {
             Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() })
         };
         Ok(Response::new(stream::iter(actions.map(action)).boxed()))
+    }
+}
+
+/// What arrow-flight cannot decode it calls an internal error; it is the caller's.
+fn blamed(status: Status) -> Status {
+    match status.code() == Code::Internal && status.message().contains("Unable to decode") {
+        true => Status::invalid_argument(format!("the message is malformed: {}", status.message())),
+        false => status,
     }
 }
 

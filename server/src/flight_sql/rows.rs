@@ -3,6 +3,7 @@
 //! A thread fetches a few batches ahead, and gives itself back while the client is slow: nobody waits on it.
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
@@ -14,10 +15,13 @@ use tonic::Status;
 use super::FlightStream;
 use super::operations::Running;
 use super::status::{lost, status};
-use super::wire::wire_batches;
+use super::wire::{wire_batches, wire_bytes};
 
 /// Batches that wait for a slow client.
 const BATCHES_AHEAD: usize = 2;
+
+/// What is fetched at a time.
+const MESSAGE_BYTES: usize = 1_000_000;
 
 /// The rows of a statement. `running` ends with the stream, however that ends.
 pub fn stream_of(result: ResultStream, schema: SchemaRef, running: Running) -> FlightStream {
@@ -38,28 +42,26 @@ pub fn stream_of_batches(schema: SchemaRef, batches: Vec<RecordBatch>) -> Flight
 async fn fetch(mut result: ResultStream, schema: SchemaRef, send: mpsc::Sender<Result<RecordBatch, Status>>) {
     loop {
         let schema = schema.clone();
-        let next = tokio::task::spawn_blocking(move || {
-            let batches = result.next().map(|b| b.and_then(|b| wire_batches(&b, &schema)));
-            (batches, result)
-        });
+        let next = tokio::task::spawn_blocking(move || (some_batches(&mut result, &schema), result));
         match next.await {
-            Ok((Some(Ok(batches)), rest)) => {
+            Ok(((batches, end), rest)) => {
                 result = rest;
                 for batch in batches {
                     if send.send(Ok(batch)).await.is_err() {
                         break;
                     }
                 }
-                if send.is_closed() {
-                    break;
+                match end {
+                    None if send.is_closed() => break,
+                    None => {}
+                    Some(Ok(())) => return,
+                    Some(Err(e)) => {
+                        // Nobody wants it: the client is gone.
+                        let _ = send.send(Err(status(&e))).await;
+                        return;
+                    }
                 }
             }
-            Ok((Some(Err(e)), _)) => {
-                // Nobody wants it: the client is gone.
-                let _ = send.send(Err(status(&e))).await;
-                return;
-            }
-            Ok((None, _)) => return,
             Err(e) => {
                 let _ = send.send(Err(lost(&e))).await;
                 return;
@@ -68,6 +70,34 @@ async fn fetch(mut result: ResultStream, schema: SchemaRef, send: mpsc::Sender<R
     }
     // What is left may have files, which are not deleted on a thread of the runtime.
     tokio::task::spawn_blocking(move || drop(result));
+}
+
+/// About a message's worth of rows, in a client's types, and how the result has ended if it has. Small batches are
+/// joined: a message costs more than the copy.
+fn some_batches(
+    result: &mut ResultStream,
+    schema: &SchemaRef,
+) -> (Vec<RecordBatch>, Option<dovetail_engine::Result<()>>) {
+    let (mut batches, mut bytes) = (vec![], 0);
+    let end = loop {
+        match result.next() {
+            Some(Ok(batch)) => {
+                bytes += wire_bytes(&batch);
+                batches.push(batch);
+            }
+            Some(Err(e)) => break Some(Err(e)),
+            None => break Some(Ok(())),
+        }
+        if bytes >= MESSAGE_BYTES {
+            break None;
+        }
+    };
+    let Some(first) = batches.first() else { return (vec![], end) };
+    let joined = concat_batches(first.schema_ref(), &batches).map_err(Into::into);
+    match joined.and_then(|rows| wire_batches(&rows, schema)) {
+        Ok(pieces) => (pieces, end),
+        Err(e) => (vec![], Some(Err(e))),
+    }
 }
 
 fn encoded(

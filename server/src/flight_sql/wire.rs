@@ -37,9 +37,14 @@ pub fn wire_batches(batch: &RecordBatch, schema: &SchemaRef) -> Result<Vec<Recor
     Ok(pieces)
 }
 
+/// What rows take on the wire, about.
+pub fn wire_bytes(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(bytes).sum()
+}
+
 fn split(batch: &RecordBatch, schema: &SchemaRef, pieces: &mut Vec<RecordBatch>) -> Result<()> {
     let rows = batch.num_rows();
-    if rows > 1 && batch.columns().iter().map(bytes).sum::<usize>() > BATCH_BYTES_MAX {
+    if rows > 1 && wire_bytes(batch) > BATCH_BYTES_MAX {
         split(&batch.slice(0, rows / 2), schema, pieces)?;
         return split(&batch.slice(rows / 2, rows - rows / 2), schema, pieces);
     }
