@@ -237,7 +237,7 @@ fn hostile_parameters_are_refused() {
     let messages = served.runtime.block_on(stream.build(stream::empty()).try_collect::<Vec<_>>()).unwrap();
     let mut put = |messages: Vec<FlightData>| {
         let sent = served.runtime.block_on(client.inner_mut().do_put(stream::iter(messages)));
-        sent.err().expect("the call should be refused").code()
+        sent.expect_err("the call should be refused").code()
     };
     assert_eq!(put(messages), Code::NotFound);
     let garbage = FlightData {

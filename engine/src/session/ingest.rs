@@ -14,10 +14,13 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::Session;
 use crate::batch::Batch;
-use crate::catalog::warehouse::{TableWriter, check_name, table_schema};
+use crate::catalog::warehouse::{TableWriter, check_name, slice_bytes, table_schema};
 use crate::catalog::{Catalog, Place, as_written, logical_schema};
 use crate::error::{EngineError, Result};
 use crate::memory::{Charge, Governor, Reservation};
+
+/// Of a string view.
+const VIEW_BYTES: usize = 16;
 
 /// Which table rows go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,8 +134,10 @@ impl Ingest {
                 writer.write(&rows)
             }
             Target::Memory { schema, batches, memory } => {
+                // The values as they came, and a view of each where they are text.
+                let views = VIEW_BYTES * batch.num_rows() * batch.num_columns();
+                memory.resize_firm(memory.firm_bytes() + slice_bytes(&batch) + views)?;
                 let rows = as_written(&batch, schema)?;
-                memory.resize_firm(memory.firm_bytes() + rows.get_array_memory_size())?;
                 batches.push(rows);
                 Ok(())
             }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow_flight::sql::server::PeekableFlightDataStream;
+use dovetail_engine::catalog::warehouse::slice_bytes;
 use dovetail_engine::{Result as EngineResult, ValueRows, Values};
 use tonic::{Request, Status};
 
@@ -27,7 +28,7 @@ const PARAMETER_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub struct Bound {
     batches: Arc<Vec<RecordBatch>>,
-    /// As Arrow counts them.
+    /// Of their values.
     pub bytes: usize,
 }
 
@@ -37,7 +38,7 @@ impl Bound {
         let mut rows = PutRows::behind_command(request).await;
         let (mut batches, mut bytes) = (vec![], 0);
         while let Some(batch) = rows.next().await? {
-            bytes += batch.get_array_memory_size();
+            bytes += slice_bytes(&batch);
             if bytes > PARAMETER_BYTES_MAX {
                 return Err(Status::resource_exhausted(format!(
                     "the parameters take more than {} MiB: bind them in smaller parts, or ingest them as a table",

@@ -26,7 +26,7 @@ use super::store::{Location, Stores};
 use crate::error::{EngineError, Result};
 use crate::memory::Reservation;
 
-pub use writer::{TableWriter, Written, table_schema};
+pub use writer::{TableWriter, Written, slice_bytes, table_schema};
 
 /// Of a table's name, which is a folder's too.
 const NAME_BYTES_MAX: usize = 128;
@@ -64,7 +64,7 @@ impl Warehouse {
             Err(fs::TryLockError::Error(e)) => return Err(failed(&lock_path, &e)),
         }
         let warehouse = Warehouse { root, commits: RwLock::default(), _lock: lock };
-        warehouse.recover().map_err(|e| failed(&warehouse.root, &e))?;
+        warehouse.recover()?;
         Ok(warehouse)
     }
 
@@ -169,18 +169,19 @@ impl Warehouse {
         Ok(aside)
     }
 
-    fn recover(&self) -> io::Result<()> {
+    fn recover(&self) -> Result<()> {
         let replaced = self.own("replaced");
-        for entry in entries(&replaced)? {
-            let place = self.root.join(entry.file_name().unwrap_or_default());
-            if !place.exists() {
+        for aside in entries(&replaced).map_err(|e| failed(&replaced, &e))? {
+            let file = aside.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+            if self.find(file.strip_suffix(".parquet").unwrap_or(&file))?.is_none() {
+                let place = self.root.join(aside.file_name().unwrap_or_default());
                 tracing::warn!(table = %place.display(), "put back a table that was being replaced");
-                fs::rename(&entry, &place)?;
+                fs::rename(&aside, &place).map_err(|e| failed(&place, &e))?;
             }
         }
         for folder in [replaced, self.own("writing")] {
             if folder.exists() {
-                fs::remove_dir_all(folder)?;
+                remove(&folder)?;
             }
         }
         Ok(())

@@ -10,12 +10,16 @@ fn a_table_is_put_back_that_was_being_replaced() {
         (own.join("replaced/t"), "former"),
         (own.join("replaced/u"), "former"),
         (folder.path().join("u"), "new"),
+        (folder.path().join("v"), "new"),
         (own.join("writing/x"), "half"),
     ] {
         fs::create_dir_all(&place).unwrap();
         fs::write(place.join("part.parquet"), content).unwrap();
     }
+    // A table of a single file, which was replaced by a folder.
+    fs::write(own.join("replaced/V.parquet"), "former").unwrap();
     let warehouse = Warehouse::open(folder.path()).unwrap();
+    assert!(!folder.path().join("V.parquet").exists());
     let read = |table: &str| fs::read_to_string(folder.path().join(table).join("part.parquet")).unwrap();
     assert_eq!((read("t").as_str(), read("u").as_str()), ("former", "new"));
     assert!(!own.join("replaced").exists() && !own.join("writing").exists());
