@@ -74,6 +74,9 @@ pub struct ServerArgs {
     /// Folder or URL to serve: each Parquet file or sub-folder in it is a table
     #[arg(value_name = "DIR_OR_URL")]
     pub place: Option<String>,
+    /// Folder for tables that clients send with bulk ingestion (adbc_ingest): each is a sub-folder of Parquet files
+    #[arg(long, value_name = "DIR")]
+    pub warehouse: Option<PathBuf>,
     /// Where to listen; port 0 picks a free one, which is told on standard error
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:31337")]
     pub listen: String,

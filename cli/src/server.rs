@@ -30,6 +30,7 @@ pub fn run(args: &ServerArgs) -> Result<()> {
     let mut options = args.engine.session_options();
     let shares = Shares::of(args, &options);
     options.memory_limit = Some(shares.memory_limit);
+    options.warehouse = args.warehouse.clone();
     let session = Arc::new(match &args.place {
         Some(place) => Session::open(place, options)?,
         None => Session::new(options)?,

@@ -26,6 +26,7 @@ pub use dovetail_shuffle::store::SpillDirectory;
 pub use error::{EngineError, Result};
 pub use memory::{MemoryLimit, MemoryUse, SpillPolicy};
 pub use session::{
-    CancelHandle, Cancellation, Progress, QueryResult, ResultStream, SchedulerKind, Session, SessionOptions,
-    Statement, StatementKind, TableInfo,
+    CancelHandle, Cancellation, Description, IfExists, Ingest, IngestOptions, Progress, QueryResult,
+    ResultStream, SchedulerKind, Session, SessionOptions, Statement, StatementKind, TableInfo, ValueRows,
+    Values,
 };

@@ -97,16 +97,8 @@ fn prepared_statements() {
         let info = served.runtime.block_on(query.execute()).unwrap();
         assert_eq!(rows(&served.fetch(&mut client, info)), 1 + times);
     }
-    query.set_parameters(RecordBatch::try_from_iter([("p", batch_column())]).unwrap()).unwrap();
-    assert_eq!(refused(served.runtime.block_on(query.execute())).0, Code::Unimplemented);
     served.runtime.block_on(insert.clone().close()).unwrap();
     assert_eq!(refused(served.runtime.block_on(insert.execute_update())).0, Code::NotFound);
-    let parameter = served.runtime.block_on(client.prepare("SELECT ?".to_owned(), None));
-    assert!(parameter.err().unwrap().to_string().contains("parameter"));
-}
-
-fn batch_column() -> arrow::array::ArrayRef {
-    std::sync::Arc::new(arrow::array::Int64Array::from(vec![1]))
 }
 
 #[test]

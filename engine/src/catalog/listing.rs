@@ -19,7 +19,7 @@ pub struct Listing {
 }
 
 /// The files of one table.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ListedTable {
     /// The file or folder, for messages.
     pub place: String,

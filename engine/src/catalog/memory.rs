@@ -13,6 +13,7 @@ use dovetail_planner::catalog::{Table, TableData};
 use crate::batch::{Batch, Column};
 use crate::catalog::statistics;
 use crate::error::{EngineError, Result};
+use crate::memory::Charge;
 
 /// The rows of a table in memory at one version.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ struct MemoryTable {
     batches: Arc<Vec<Batch>>,
     /// Version `v` is the first `versions[v]` batches.
     versions: Vec<usize>,
+    /// What is counted of its memory.
+    charges: Vec<Charge>,
 }
 
 impl Memory {
@@ -45,6 +48,17 @@ impl Memory {
 
     pub fn has_table(&self, name: &str) -> bool {
         self.tables.contains_key(name)
+    }
+
+    pub fn has_view(&self, name: &str) -> bool {
+        self.views.contains_key(name)
+    }
+
+    /// Counts memory until the table is dropped. If it has been meanwhile, there is nothing to count.
+    pub fn charge(&mut self, name: &str, charge: Charge) {
+        if let Some(table) = self.tables.get_mut(name) {
+            table.charges.push(charge);
+        }
     }
 
     pub fn tables(&self) -> impl Iterator<Item = (String, Arc<Table>)> {
@@ -88,7 +102,8 @@ impl Memory {
         let versions = vec![batches.len()];
         let table = describe(name, id, 0, schema, &batches);
         self.views.remove(name);
-        self.tables.insert(name.to_string(), MemoryTable { id, table, batches: Arc::new(batches), versions });
+        let (batches, charges) = (Arc::new(batches), vec![]);
+        self.tables.insert(name.to_string(), MemoryTable { id, table, batches, versions, charges });
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! The catalog: a folder, a bucket or a prefix in it as tables, and the tables in the session's memory.
+//! The catalog: a folder, a bucket or a prefix in it as tables, those of the warehouse, and the tables in the
+//! session's memory.
 //!
 //! Every `X.parquet` directly in the folder is the table `x`; every sub-folder that holds Parquet files,
 //! at any depth, is one table. The catalog lists ([`listing`]), reads footers once per version of a file
@@ -20,10 +21,13 @@ pub mod statistics;
 pub mod store;
 mod table;
 pub mod thrift;
+pub mod warehouse;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
 use dovetail_planner::catalog::{CatalogSnapshot, FileRef, Table};
 use parking_lot::{Mutex, RwLock};
@@ -31,22 +35,38 @@ use tokio::runtime::Handle;
 
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
+use crate::memory::{Charge, Governor};
 
 pub use footer::ParquetFile;
 pub use memory::MemoryData;
 pub use schema::logical_schema;
 pub use store::FileSource;
 
-use listing::Listing;
+use listing::{ListedTable, Listing};
 use memory::Memory;
 use store::{Location, Stores};
+use warehouse::Warehouse;
+
+/// Where the rows of a name are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Memory,
+    /// They are computed from its query.
+    View,
+    /// The folder or URL that is only read.
+    Served,
+    Warehouse,
+}
 
 /// Tables by name: those of one folder or URL, and those in memory. Shared by a session's queries.
 pub struct Catalog {
     stores: Stores,
     root: Option<Location>,
-    /// What the last listing found.
+    /// What the last listing found below the root,
     listing: RwLock<Listing>,
+    /// and in the warehouse.
+    written: RwLock<Listing>,
+    warehouse: Option<Warehouse>,
     files: Mutex<HashMap<String, Arc<ParquetFile>>>,
     tables: Mutex<HashMap<String, Arc<Table>>>,
     memory: RwLock<Memory>,
@@ -81,6 +101,8 @@ impl Catalog {
             stores: Stores::new(runtime),
             root: None,
             listing: RwLock::default(),
+            written: RwLock::default(),
+            warehouse: None,
             files: Mutex::default(),
             tables: Mutex::default(),
             memory: RwLock::default(),
@@ -91,7 +113,8 @@ impl Catalog {
     /// has changed.
     pub fn snapshot(&self) -> Result<CatalogSnapshot> {
         self.relist_if_local()?;
-        let names: Vec<String> = self.listing.read().tables.keys().cloned().collect();
+        let mut names: Vec<String> = self.listing.read().tables.keys().cloned().collect();
+        names.extend(self.written.read().tables.keys().cloned());
         self.snapshot_of(names.iter().map(String::as_str), true)
     }
 
@@ -111,12 +134,11 @@ impl Catalog {
         if let Some(table) = self.memory.read().table(name) {
             return Ok(Some(table));
         }
-        let listing = self.listing.read();
-        let Some(listed) = listing.tables.get(name) else {
+        let Some(listed) = self.listed(name) else {
             return Ok(None);
         };
         if let Some(problem) = &listed.problem {
-            return Err(EngineError::Data { place: listed.place.clone(), message: problem.clone() });
+            return Err(EngineError::Data { place: listed.place, message: problem.clone() });
         }
         let cached = self.tables.lock().get(name).cloned();
         if let Some(table) = cached
@@ -141,12 +163,12 @@ impl Catalog {
         Ok(Arc::new(table::describe(self, location, &files)?))
     }
 
-    /// Lists the folder or bucket again.
+    /// Lists the folder or bucket again, and the warehouse.
     pub fn refresh(&self) -> Result<()> {
         if let Some(root) = &self.root {
             *self.listing.write() = listing::list(&self.stores, root)?;
         }
-        Ok(())
+        self.refresh_warehouse()
     }
 
     /// A file of a plan, with its footer: from the cache, or read now.
@@ -176,40 +198,94 @@ impl Catalog {
         batches: Vec<Batch>,
         replace: bool,
     ) -> Result<()> {
-        if !replace && self.listing.read().tables.contains_key(name) {
+        if !replace && self.listed(name).is_some() {
             return Err(memory::exists(name));
         }
         self.memory.write().create(name, schema, batches, replace)
     }
 
-    /// Adds rows to a table in memory; returns how many.
-    pub fn insert(&self, name: &str, batches: Vec<Batch>) -> Result<u64> {
-        if !self.memory.read().has_table(name) && self.listing.read().tables.contains_key(name) {
+    /// Counts memory for as long as a table in memory is there.
+    pub fn charge(&self, name: &str, charge: Charge) {
+        self.memory.write().charge(name, charge);
+    }
+
+    /// Where a table or view of a lower-case name is, if there is one.
+    pub fn place_of(&self, name: &str) -> Result<Option<Place>> {
+        {
+            let memory = self.memory.read();
+            if memory.has_table(name) {
+                return Ok(Some(Place::Memory));
+            }
+            if memory.has_view(name) {
+                return Ok(Some(Place::View));
+            }
+        }
+        self.relist_if_local()?;
+        if self.listing.read().tables.contains_key(name) {
+            return Ok(Some(Place::Served));
+        }
+        Ok(self.written.read().tables.contains_key(name).then_some(Place::Warehouse))
+    }
+
+    /// Where tables are written to.
+    ///
+    /// # Errors
+    /// There is no such folder.
+    pub fn warehouse(&self) -> Result<&Warehouse> {
+        self.warehouse.as_ref().ok_or_else(|| {
+            EngineError::Unsupported(
+                "keeping tables".into(),
+                "Start the server with --warehouse DIR to have a folder for them; temporary tables, in memory, need none".into(),
+            )
+        })
+    }
+
+    /// Has tables be written to a folder from now on, and lists those that are there.
+    pub fn attach_warehouse(&mut self, warehouse: Warehouse) -> Result<()> {
+        // Served as well: its tables are the warehouse's.
+        if self.root.as_ref() == Some(&warehouse.location()) {
+            self.root = None;
+            *self.listing.get_mut() = Listing::default();
+        }
+        self.warehouse = Some(warehouse);
+        self.refresh_warehouse()
+    }
+
+    /// Adds rows to a table in memory or in the warehouse; returns how many. `memory` is what writing may hold.
+    pub fn insert(&self, name: &str, batches: Vec<Batch>, memory: &Governor) -> Result<u64> {
+        let place = self.place_of(name)?;
+        if place == Some(Place::Warehouse) {
+            return self.append(name, batches, memory);
+        }
+        if place == Some(Place::Served) {
             return Err(EngineError::Unsupported(
                 format!("writing to the files of table '{name}'"),
-                "Only tables made by CREATE TABLE take INSERT; write new files with COPY".into(),
+                "Only tables made by CREATE TABLE and those of the warehouse take INSERT".into(),
             ));
         }
         self.memory.write().insert(name, batches)
     }
 
-    /// Drops a table in memory; false if there is none of that name.
+    /// Drops a table in memory or in the warehouse; false if there is none of that name.
     pub fn drop_table(&self, name: &str) -> Result<bool> {
         if self.memory.write().drop_table(name) {
             return Ok(true);
         }
-        if self.listing.read().tables.contains_key(name) {
-            return Err(EngineError::Unsupported(
+        match self.place_of(name)? {
+            Some(Place::Warehouse) => self.warehouse()?.drop_table(name),
+            Some(Place::Served) => Err(EngineError::Unsupported(
                 format!("dropping the files of table '{name}'"),
-                "Delete the files where they are; only tables made by CREATE TABLE can be dropped".into(),
-            ));
+                "Delete the files where they are; only tables made by CREATE TABLE and those of the warehouse can \
+                 be dropped"
+                    .into(),
+            )),
+            Some(Place::Memory | Place::View) | None => Ok(false),
         }
-        Ok(false)
     }
 
     /// Creates a view from the SQL text of its query.
     pub fn create_view(&self, name: &str, sql: &str, replace: bool) -> Result<()> {
-        if self.listing.read().tables.contains_key(name) {
+        if self.listed(name).is_some() {
             return Err(memory::exists(name));
         }
         self.memory.write().create_view(name, sql, replace)
@@ -238,8 +314,47 @@ impl Catalog {
     fn relist_if_local(&self) -> Result<()> {
         match &self.root {
             Some(root) if root.is_local() => self.refresh(),
-            _ => Ok(()),
+            _ => self.refresh_warehouse(),
         }
+    }
+
+    fn refresh_warehouse(&self) -> Result<()> {
+        if let Some(warehouse) = &self.warehouse {
+            *self.written.write() = warehouse.list(&self.stores)?;
+        }
+        Ok(())
+    }
+
+    /// The files of a table that is not in memory.
+    fn listed(&self, name: &str) -> Option<ListedTable> {
+        let (served, written) = (self.listing.read(), self.written.read());
+        match (served.tables.get(name), written.tables.get(name)) {
+            (Some(served), Some(written)) => {
+                let problem = format!(
+                    "two sources would both be table '{name}': this and {}; rename one of them",
+                    written.place
+                );
+                Some(ListedTable { problem: Some(problem), ..served.clone() })
+            }
+            (one, other) => one.or(other).cloned(),
+        }
+    }
+
+    fn append(&self, name: &str, batches: Vec<Batch>, memory: &Governor) -> Result<u64> {
+        let Some(table) = self.table(name)? else {
+            return Err(EngineError::internal("a table of the warehouse that is not there"));
+        };
+        let schema = warehouse::table_schema(&table.schema);
+        let mut writer = self.warehouse()?.write(schema.clone(), memory.reserve("Insert"))?;
+        for batch in batches {
+            writer.write(&as_written(&batch.to_record_batch(&table.schema)?, &schema)?)?;
+        }
+        let written = writer.finish()?;
+        let rows = written.rows;
+        if rows > 0 {
+            self.warehouse()?.append(name, written)?;
+        }
+        Ok(rows)
     }
 
     fn snapshot_of<'a>(
@@ -263,6 +378,16 @@ impl Catalog {
         tables.extend(memory.tables());
         Ok(CatalogSnapshot { tables, views: memory.views() })
     }
+}
+
+/// Rows in the types of a file.
+pub fn as_written(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        cast_with_options(column, field.data_type(), &strict)
+            .map_err(|e| EngineError::execution(format!("column '{}': {e}", field.name())))
+    });
+    Ok(RecordBatch::try_new(schema.clone(), columns.collect::<Result<_>>()?)?)
 }
 
 /// Where the rows of tables in memory are.

@@ -150,7 +150,12 @@ fn tables_in_memory_keep_their_versions() {
     catalog.create_table("t", batch.schema(), vec![batch.clone().into()], false).unwrap();
     assert!(catalog.create_table("t", batch.schema(), vec![], false).is_err());
     let planned = catalog.snapshot().unwrap().tables["t"].clone();
-    assert_eq!(catalog.insert("t", vec![batch.clone().into(), batch.clone().into()]).unwrap(), 6);
+    assert_eq!(
+        catalog
+            .insert("t", vec![batch.clone().into(), batch.clone().into()], &Governor::unlimited())
+            .unwrap(),
+        6
+    );
     let now = catalog.table("t").unwrap().unwrap();
     assert_eq!(now.statistics.rows, Some(9));
     let rows = |t: &Table| {
@@ -158,7 +163,7 @@ fn tables_in_memory_keep_their_versions() {
         catalog.memory(id, version).map(|d| d.batches.iter().map(|b| b.rows).sum::<usize>())
     };
     assert_eq!((rows(&planned).unwrap(), rows(&now).unwrap()), (3, 9));
-    assert!(catalog.insert("nowhere", vec![]).is_err());
+    assert!(catalog.insert("nowhere", vec![], &Governor::unlimited()).is_err());
     catalog.create_view("v", "SELECT 1", false).unwrap();
     assert_eq!(catalog.snapshot().unwrap().views["v"], "SELECT 1");
     assert!(catalog.create_view("t", "SELECT 1", true).is_err());

@@ -74,9 +74,11 @@ impl ReadRanges {
 
     /// All bytes from `start` on that are at hand.
     fn from(&self, start: u64) -> Result<Bytes, ParquetError> {
+        // Where two ranges meet, it is the later one that begins there.
         self.ranges
             .iter()
-            .find(|(first, bytes)| (*first..=*first + bytes.len() as u64).contains(&start))
+            .filter(|(first, bytes)| (*first..=*first + bytes.len() as u64).contains(&start))
+            .max_by_key(|(first, _)| *first)
             .map(|(first, bytes)| bytes.slice((start - first) as usize..))
             .ok_or_else(|| ParquetError::EOF(format!("byte {start} is outside of the column chunk")))
     }
@@ -101,5 +103,20 @@ impl ChunkReader for ReadRanges {
             return Err(ParquetError::EOF(format!("{length} bytes at {start} go beyond the column chunk")));
         }
         Ok(bytes.slice(..length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_meet_are_read_from_their_beginnings() {
+        let ranges = vec![(4, Bytes::from_static(b"first")), (9, Bytes::from_static(b"second"))];
+        let read = ReadRanges::new(100, ranges);
+        assert_eq!(read.get_bytes(9, 6).unwrap().as_ref(), b"second");
+        assert_eq!(read.get_bytes(6, 3).unwrap().as_ref(), b"rst");
+        assert!(read.get_bytes(15, 0).unwrap().is_empty());
+        assert!(read.get_bytes(16, 0).is_err() && read.get_bytes(9, 7).is_err());
     }
 }

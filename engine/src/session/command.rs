@@ -81,7 +81,7 @@ fn small(
                 ));
             }
             let (_, batches, _) = rows_of(session, query, snapshot, cancellation)?;
-            let rows = catalog.insert(&table, batches)?;
+            let rows = catalog.insert(&table, batches, &session.memory)?;
             count(rows, format!("inserted {rows} rows into {table}"))
         }
         Bound::CreateView { name, sql, or_replace } => {
@@ -130,7 +130,7 @@ fn rows_of(
 }
 
 /// A table made from a query takes nulls later even where the query's own rows have none.
-fn nullable(schema: &SchemaRef) -> SchemaRef {
+pub fn nullable(schema: &SchemaRef) -> SchemaRef {
     let fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
     Arc::new(Schema::new(fields))
 }
@@ -185,6 +185,12 @@ fn strings(names: &[&str], rows: Vec<Vec<String>>) -> Result<QueryResult> {
 fn text_columns(names: &[&str]) -> SchemaRef {
     let fields: Vec<Field> = names.iter().map(|n| Field::new(*n, DataType::Utf8View, false)).collect();
     Arc::new(Schema::new(fields))
+}
+
+/// How many rows a command has changed, from the one row that it tells it in.
+pub fn changed(batch: &RecordBatch) -> u64 {
+    let counts = batch.columns().first().and_then(|c| c.as_any().downcast_ref::<UInt64Array>());
+    counts.map_or(0, |c| c.iter().flatten().sum())
 }
 
 fn count(rows: u64, message: String) -> Result<QueryResult> {

@@ -17,7 +17,9 @@
 pub mod cluster;
 mod command;
 mod explain;
+mod ingest;
 mod options;
+mod parameters;
 mod run;
 mod statement;
 
@@ -31,13 +33,16 @@ use dovetail_planner::sql::{self, ParsedStatement};
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
+use crate::catalog::warehouse::Warehouse;
 use crate::error::{EngineError, Result};
 use crate::memory::{Governor, MemoryUse, SpillSpace};
 use crate::scheduler::threads::ThreadPool;
 use crate::task::QueryContext;
 
 use cluster::Cluster;
+pub use ingest::{IfExists, Ingest, IngestOptions};
 pub use options::{SchedulerKind, SessionOptions};
+pub use parameters::{Description, ValueRows, Values};
 pub use statement::{Cancellation, Statement};
 
 /// A database: tables, threads, and statements run over them.
@@ -172,7 +177,14 @@ impl Session {
         Self::build(catalog, options, runtime)
     }
 
-    fn build(catalog: Catalog, options: SessionOptions, runtime: tokio::runtime::Runtime) -> Result<Session> {
+    fn build(
+        mut catalog: Catalog,
+        options: SessionOptions,
+        runtime: tokio::runtime::Runtime,
+    ) -> Result<Session> {
+        if let Some(folder) = &options.warehouse {
+            catalog.attach_warehouse(Warehouse::open(folder)?)?;
+        }
         let pool = match options.scheduler {
             SchedulerKind::Threads => Some(ThreadPool::new(options.threads)?),
             SchedulerKind::Synchronous => None,

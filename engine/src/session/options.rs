@@ -1,5 +1,7 @@
 //! How a session runs its queries.
 
+use std::path::PathBuf;
+
 use dovetail_shuffle::store::SpillDirectory;
 
 use crate::memory::{MemoryLimit, SpillPolicy};
@@ -18,6 +20,8 @@ pub struct SessionOptions {
     /// Where to spill, the most preferred first; none: the system's directory for temporary files.
     pub spill_directories: Vec<SpillDirectory>,
     pub spill: SpillPolicy,
+    /// Folder for tables that clients keep; made if it is not there. None: only tables in memory are made.
+    pub warehouse: Option<PathBuf>,
 }
 
 /// Which driver runs the tasks.
@@ -40,6 +44,7 @@ impl Default for SessionOptions {
             memory_limit: None,
             spill_directories: vec![],
             spill: SpillPolicy::AtLimit,
+            warehouse: None,
         }
     }
 }

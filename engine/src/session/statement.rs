@@ -8,11 +8,12 @@
 
 use std::sync::{Arc, Weak};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use dovetail_planner::catalog::CatalogSnapshot;
-use dovetail_planner::sql::{self, Bound};
+use dovetail_planner::sql::{self, Bound, ParsedStatement};
 use parking_lot::Mutex;
 
+use super::parameters::Values;
 use super::run::Planned;
 use super::{ResultStream, Session, StatementKind, command};
 use crate::error::{EngineError, Result};
@@ -44,25 +45,23 @@ struct Attached {
 }
 
 impl Session {
-    /// Parses, binds and plans exactly one statement. Nothing runs yet.
+    /// Parses, binds and plans exactly one statement, which has no parameters. Nothing runs yet.
     pub fn prepare(&self, statement: &str) -> Result<Statement> {
-        let mut parsed = sql::parse(statement)?;
-        let (Some(one), true) = (parsed.pop(), parsed.is_empty()) else {
-            return Err(EngineError::execution(
-                "expected exactly one statement; split a script with Session::statements",
-            ));
-        };
+        self.prepare_with(statement, &Values::default())
+    }
+
+    /// [`Session::prepare`], with a value for each of the statement's parameters.
+    pub fn prepare_with(&self, statement: &str, values: &Values) -> Result<Statement> {
+        let one = one_statement(statement)?;
         let snapshot = self.snapshot_for(&one)?;
-        match sql::bind(&one, &snapshot)? {
+        match sql::bind_values(&one, &snapshot, &values.0)? {
             Bound::Query(plan) => {
                 let planned = self.plan(plan, &snapshot)?;
                 let schema = planned.lowered.schema.clone();
                 Ok(Statement { schema, is_query: true, work: Work::Query(Box::new(planned)), snapshot })
             }
             other => {
-                let rows = command::schema(&other);
-                let is_query = rows.is_some();
-                let schema = rows.unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
+                let (schema, is_query) = rows_schema(&other);
                 Ok(Statement { schema, is_query, work: Work::Other(Box::new(other)), snapshot })
             }
         }
@@ -79,6 +78,25 @@ impl Session {
             }
             Work::Other(bound) => command::execute(self, *bound, &statement.snapshot, cancellation),
         }
+    }
+}
+
+/// Parses what must be exactly one statement.
+pub(super) fn one_statement(text: &str) -> Result<ParsedStatement> {
+    let mut parsed = sql::parse(text)?;
+    match (parsed.pop(), parsed.is_empty()) {
+        (Some(one), true) => Ok(one),
+        _ => Err(EngineError::execution(
+            "expected exactly one statement; split a script with Session::statements",
+        )),
+    }
+}
+
+/// The schema of a statement other than a query, and whether it has rows.
+pub(super) fn rows_schema(bound: &Bound) -> (SchemaRef, bool) {
+    match command::schema(bound) {
+        Some(schema) => (schema, true),
+        None => (Arc::new(Schema::empty()), false),
     }
 }
 
@@ -103,7 +121,7 @@ impl Cancellation {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if self.0.lock().cancelled { Err(EngineError::Cancelled) } else { Ok(()) }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
-use datafusion_common::DataFusionError;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion_common::{DataFusionError, ScalarValue};
 use datafusion_expr::dml::InsertOp;
 use datafusion_expr::{DdlStatement, LogicalPlan, WriteOp};
 use datafusion_sql::parser::{CopyToSource, CopyToStatement, ResetStatement, Statement};
@@ -12,6 +12,7 @@ use sqlparser::ast::{
     self, ColumnOption, DescribeAlias, Expr, ObjectName, ObjectType, Query, Set, Value, ValueWithSpan,
 };
 
+use super::parameters::{self, Parameters};
 use super::parse::{ParsedStatement, parse_one};
 use super::provider::{Provider, key};
 use super::{ambiguous, cast_names, identifiers, message, refuse, rewrite};
@@ -64,9 +65,58 @@ pub enum DropKind {
     View,
 }
 
-/// Resolves a statement's names against the catalog.
+/// Resolves a statement's names against the catalog. A statement with parameters is an error.
 pub fn bind(statement: &ParsedStatement, catalog: &CatalogSnapshot) -> Result<Bound> {
-    with_room(|| bind_at(statement, catalog, 0))
+    bind_values(statement, catalog, &[])
+}
+
+/// [`bind`], with a value for each of the statement's parameters, in their order. The values become literals of
+/// the plan, and are converted as literals are.
+pub fn bind_values(
+    statement: &ParsedStatement,
+    catalog: &CatalogSnapshot,
+    values: &[ScalarValue],
+) -> Result<Bound> {
+    parameters::check_count(statement.parameters, values.len())?;
+    with_room(|| bind_at(statement, catalog, 0, Parameters::Values(values)))
+}
+
+/// The types that the statement's parameters are best given in: those of what they are compared with, assigned
+/// to or cast to; Null where nothing tells.
+pub fn parameter_types(statement: &ParsedStatement, catalog: &CatalogSnapshot) -> Result<Vec<DataType>> {
+    let count = statement.parameters;
+    if count == 0 {
+        return Ok(vec![]);
+    }
+    with_room(|| match bind_at(statement, catalog, 0, Parameters::Open) {
+        Ok(bound) => parameters::types(bound.plan(), count),
+        // Without a type nothing fits in some places: nulls do, as well as the values that will come.
+        Err(e) => match bind_values(statement, catalog, &vec![ScalarValue::Null; count]) {
+            Ok(_) => parameters::types(None, count),
+            Err(_) => Err(e),
+        },
+    })
+}
+
+impl Bound {
+    /// The query that the statement is or contains.
+    fn plan(&self) -> Option<&LogicalPlan> {
+        match self {
+            Bound::Query(plan)
+            | Bound::Explain { plan, .. }
+            | Bound::CreateTableAs { query: plan, .. }
+            | Bound::Insert { query: plan, .. }
+            | Bound::Copy { query: plan, .. }
+            | Bound::Describe { plan } => Some(plan),
+            Bound::CreateTable { .. }
+            | Bound::CreateView { .. }
+            | Bound::Drop { .. }
+            | Bound::Set { .. }
+            | Bound::Reset { .. }
+            | Bound::Show { .. }
+            | Bound::ShowTables => None,
+        }
+    }
 }
 
 /// The plan of a statement that is a query; anything else is an error.
@@ -80,18 +130,28 @@ pub(super) fn query(
     catalog: &CatalogSnapshot,
     depth: usize,
 ) -> Result<LogicalPlan> {
-    match bind_at(statement, catalog, depth)? {
+    parameters::check_count(statement.parameters, 0)?;
+    match bind_at(statement, catalog, depth, Parameters::Values(&[]))? {
         Bound::Query(plan) => Ok(plan),
         _ => Err(PlanError::invalid("expected a query")),
     }
 }
 
-fn bind_at(statement: &ParsedStatement, catalog: &CatalogSnapshot, depth: usize) -> Result<Bound> {
+fn bind_at(
+    statement: &ParsedStatement,
+    catalog: &CatalogSnapshot,
+    depth: usize,
+    parameters: Parameters<'_>,
+) -> Result<Bound> {
     let mut parsed = identifiers::resolve_case(statement, catalog)?;
     rewrite::rewrite(&mut parsed);
     refuse::check(&parsed)?;
-    let binder =
-        Binder { provider: &Provider::new(catalog, depth), script: &statement.script, text: &statement.text };
+    let binder = Binder {
+        provider: &Provider::new(catalog, depth, parameters),
+        script: &statement.script,
+        text: &statement.text,
+        parameters,
+    };
     binder.statement(parsed)
 }
 
@@ -99,6 +159,7 @@ struct Binder<'a> {
     provider: &'a Provider<'a>,
     script: &'a str,
     text: &'a str,
+    parameters: Parameters<'a>,
 }
 
 impl Binder<'_> {
@@ -197,6 +258,9 @@ impl Binder<'_> {
                 }
                 Ok(Bound::Drop { kind, names: names.iter().map(object_key).collect(), if_exists })
             }
+            ast::Statement::Set(set) if parameters::count_in(&set)? > 0 => {
+                Err(PlanError::unsupported("A parameter in SET", "Write the value."))
+            }
             ast::Statement::Set(Set::SingleAssignment { scope: None, hivevar: false, variable, values }) => {
                 let values = values.iter().map(setting_value).collect::<Vec<_>>();
                 Ok(Bound::Set { name: dotted(&variable), value: values.join(", ") })
@@ -232,10 +296,11 @@ impl Binder<'_> {
 
     fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan> {
         let bare = ambiguous::bare_names(&statement);
+        self.parameters.wrap(&mut statement);
         cast_names::wrap(&mut statement);
         SqlToRel::new(self.provider)
             .sql_statement_to_plan(statement)
-            .and_then(cast_names::unwrap)
+            .and_then(|plan| cast_names::unwrap(plan, self.parameters))
             .and_then(|plan| ambiguous::check(plan, &bare))
             .map_err(|e: DataFusionError| message::binder(self.script, e))
     }
@@ -268,6 +333,9 @@ impl Binder<'_> {
     }
 
     fn create_view(&self, view: ast::CreateView) -> Result<Bound> {
+        if parameters::count_in(&view.query)? > 0 {
+            return Err(PlanError::unsupported("A parameter in a view", "Write the value."));
+        }
         let name = object_key(&view.name);
         let or_replace = view.or_replace;
         let columns: Vec<String> = view.columns.iter().map(|c| c.name.to_string()).collect();

@@ -4,7 +4,8 @@
 //! `CAST(a AS VARCHAR)` are both `t.a`, `sum(a)` and `sum(CAST(a AS DOUBLE))` both `sum(t.a)`. Two such
 //! expressions beside each other are refused, and one could be taken for the other. So before binding every
 //! cast becomes an argument of a function without effect, whose name tells the type; after binding the
-//! function is taken out again, and the columns keep the names.
+//! function is taken out again, and the columns keep the names. The calls that stand for parameters are replaced
+//! by the values on the same walk.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
@@ -20,6 +21,7 @@ use datafusion_expr::{
 };
 use sqlparser::ast::{self, Value, VisitMut, VisitorMut};
 
+use super::parameters::Parameters;
 use super::rewrite::call;
 
 /// The function around a cast; no user's function has this name.
@@ -30,8 +32,9 @@ pub(super) fn wrap(statement: &mut impl VisitMut) {
     let _: ControlFlow<()> = statement.visit(&mut Wrapper);
 }
 
-/// The plan with casts as they were, under the names that they had as arguments.
-pub(super) fn unwrap(plan: LogicalPlan) -> Result<LogicalPlan> {
+/// The plan with casts as they were, and parameters' values, under the names that they had as arguments.
+pub(super) fn unwrap(plan: LogicalPlan, parameters: Parameters<'_>) -> Result<LogicalPlan> {
+    let bare = |expr| bare(expr, parameters);
     plan.transform_up_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
         let values = matches!(node, LogicalPlan::Values(_));
@@ -63,19 +66,23 @@ pub(super) fn unwrap(plan: LogicalPlan) -> Result<LogicalPlan> {
     .map(|t| t.data)
 }
 
-fn bare(expr: Expr) -> Result<Transformed<Expr>> {
+fn bare(expr: Expr, parameters: Parameters<'_>) -> Result<Transformed<Expr>> {
     expr.transform_down(|e| match e {
         // The arguments of grouping() are group expressions, name and all.
         Expr::AggregateFunction(mut f) if f.func.name() == "grouping" => {
             for arg in &mut f.params.args {
                 let name = NamePreserver::new_for_projection().save(arg);
-                *arg = name.restore(bare(std::mem::take(arg))?.data);
+                *arg = name.restore(bare(std::mem::take(arg), parameters)?.data);
             }
             Ok(Transformed::new(Expr::AggregateFunction(f), true, TreeNodeRecursion::Jump))
         }
         Expr::ScalarFunction(ScalarFunction { func, mut args }) if func.name() == NAME => {
             Ok(Transformed::yes(args.swap_remove(0)))
         }
+        Expr::ScalarFunction(f) => match parameters.value_of(&f) {
+            Some(value) => Ok(Transformed::yes(value)),
+            None => Ok(Transformed::no(Expr::ScalarFunction(f))),
+        },
         other => Ok(Transformed::no(other)),
     })
 }

@@ -1,8 +1,8 @@
 //! SQL text to logical plans.
 //!
 //! [`parse`] cuts a script into statements; [`bind`] resolves the names of one statement against a
-//! [`CatalogSnapshot`] and says what the session is asked to do ([`Bound`]); [`plan`] is `bind` for callers
-//! that only want queries. Grammar, name resolution and typing are `sqlparser`'s and `datafusion-sql`'s;
+//! [`CatalogSnapshot`] and says what the session is asked to do ([`Bound`]); [`bind_values`] gives
+//! its parameters values; [`plan`] is `bind` for callers that only want queries. Grammar, name resolution and typing are `sqlparser`'s and `datafusion-sql`'s;
 //! what is ours is the dialect, the catalog's view of tables, the refusal of clauses that would otherwise
 //! be parsed and silently ignored, and error messages that point at the text.
 //!
@@ -17,6 +17,7 @@ mod dialect;
 mod identifiers;
 mod message;
 mod names;
+mod parameters;
 mod parse;
 mod provider;
 mod refuse;
@@ -29,7 +30,7 @@ mod using;
 #[cfg(test)]
 mod tests;
 
-pub use bind::{Bound, DropKind, bind, plan};
+pub use bind::{Bound, DropKind, bind, bind_values, parameter_types, plan};
 pub use parse::{ParsedStatement, parse};
 pub use provider::{CatalogTable, WorkTable};
 pub(crate) use provider::{catalog_table, work_table};

@@ -11,7 +11,7 @@ use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::balance::balance;
 use super::dialect::DIALECT;
-use super::{message, tokens};
+use super::{message, parameters, tokens};
 use crate::error::{PlanError, Result};
 use crate::stack::with_room;
 
@@ -23,6 +23,8 @@ const NESTING_MAX: usize = 128;
 pub struct ParsedStatement {
     /// The statement's text, without the semicolon.
     pub text: String,
+    /// Number of its parameters, `?` or `$1`.
+    pub parameters: usize,
     pub(super) statement: Statement,
     /// The whole script, which the statement's positions count in.
     pub(super) script: Arc<str>,
@@ -54,6 +56,7 @@ pub(super) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
         .tokenize_with_location()
         .map(tokens::complete)
         .map_err(|e| message::syntax(sql, &e.message, Some(e.location)))
+        .and_then(|mut tokens| parameters::number(sql, &mut tokens).map(|()| tokens))
 }
 
 /// The statements that tokens of `sql` make.
@@ -91,6 +94,7 @@ pub(super) fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Vec<
         let to = if next.token == Token::EOF { sql.len() } else { message::offset(sql, next.span.start) };
         statements.push(ParsedStatement {
             text: sql[from..to].trim_end().to_string(),
+            parameters: parameters::count(&statement)?,
             statement,
             script: script.clone(),
             start: first.span.start,

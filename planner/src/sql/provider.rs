@@ -18,6 +18,7 @@ use datafusion_expr::{
 };
 
 use super::message::nearest;
+use super::parameters::{self, Parameters};
 use super::{bind, cast_names, parse};
 use crate::catalog::{CatalogSnapshot, Table};
 use crate::error::PlanError;
@@ -86,15 +87,16 @@ impl TableSource for View {
     }
 }
 
-/// A snapshot of the catalog, and how many views deep it is looked at.
+/// A snapshot of the catalog, how many views deep it is looked at, and what stands for parameters.
 pub(super) struct Provider<'a> {
     catalog: &'a CatalogSnapshot,
     options: ConfigOptions,
     depth: usize,
+    parameter: Option<Arc<ScalarUDF>>,
 }
 
 impl<'a> Provider<'a> {
-    pub(super) fn new(catalog: &'a CatalogSnapshot, depth: usize) -> Self {
+    pub(super) fn new(catalog: &'a CatalogSnapshot, depth: usize, parameters: Parameters<'_>) -> Self {
         let mut options = ConfigOptions::default();
         options.sql_parser.parse_float_as_decimal = true;
         options.sql_parser.map_string_types_to_utf8view = true;
@@ -103,7 +105,7 @@ impl<'a> Provider<'a> {
         options.sql_parser.enable_subquery_sort_elimination = true;
         // DuckDB's order: nulls last, whichever the direction. The conformance suite expects it.
         options.sql_parser.default_null_ordering = "nulls_last".into();
-        Provider { catalog, options, depth }
+        Provider { catalog, options, depth, parameter: parameters.function() }
     }
 
     fn view(&self, name: &str, sql: &str) -> Result<Arc<dyn TableSource>, PlanError> {
@@ -171,6 +173,9 @@ impl ContextProvider for Provider<'_> {
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
         if name == cast_names::NAME {
             return Some(cast_names::function());
+        }
+        if name == parameters::NAME {
+            return self.parameter.clone();
         }
         functions().scalar.get(&name.to_lowercase()).cloned()
     }

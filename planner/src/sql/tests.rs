@@ -138,3 +138,58 @@ fn views_are_planned_where_they_are_named() {
     let error = query("FROM loop", &catalog).unwrap_err().to_string();
     assert!(error.contains("view loop names itself"), "{error}");
 }
+
+fn types_of(sql: &str) -> Vec<DataType> {
+    let statements = sql::parse(sql).unwrap();
+    sql::parameter_types(&statements[0], &small()).unwrap_or_else(|e| panic!("{sql}: {e}"))
+}
+
+#[test]
+fn parameters_are_counted_and_typed_by_their_company() {
+    use DataType::{Int64, Null, Utf8View};
+    let table = small().tables["t"].schema.clone();
+    let a = table.field_with_name("a").unwrap().data_type().clone();
+    assert_eq!(types_of("SELECT a FROM t WHERE a = ?"), std::slice::from_ref(&a));
+    assert_eq!(types_of("SELECT a FROM t WHERE a BETWEEN ? AND ?"), [a.clone(), a.clone()]);
+    assert_eq!(types_of("SELECT a FROM t WHERE a IN ($2, $1)"), [a.clone(), a.clone()]);
+    assert_eq!(types_of("SELECT CAST(? AS VARCHAR), ? FROM t LIMIT ?"), [Utf8View, Null, Int64]);
+    assert_eq!(types_of("SELECT upper(?) || abs(?) FROM t").len(), 2);
+    assert_eq!(types_of("SELECT a FROM t WHERE a = $3"), [Null, Null, a]);
+    assert_eq!(types_of("SELECT '?', \"a\" -- ?\nFROM t"), []);
+}
+
+#[test]
+fn values_become_literals_of_their_own_types() {
+    use datafusion_common::ScalarValue;
+    let bind = |sql: &str, values: &[ScalarValue]| match sql::parse(sql)
+        .and_then(|parsed| sql::bind_values(&parsed[0], &small(), values))
+    {
+        Ok(Bound::Query(plan)) => {
+            let planned = crate::plan_query(plan, &small()).unwrap();
+            planned.root.schema.fields().iter().map(|f| f.to_string()).collect::<Vec<_>>().join("; ")
+        }
+        Ok(other) => format!("{other:?}"),
+        Err(e) => e.to_string(),
+    };
+    let injected = ScalarValue::from("x' OR 'a' = 'a");
+    let text = bind("SELECT ? AS a, $1 || 'b' AS b", std::slice::from_ref(&injected));
+    assert_eq!(
+        text,
+        "syntax error: parameters are either all ? or all numbered, $1, $2, …\nline 1: SELECT ? AS a, $1 || 'b' AS b\n                       ^"
+    );
+    assert_eq!(
+        bind("SELECT $1 AS a, $1 || 'b' AS b", &[injected]),
+        "Field { \"a\": Utf8 }; Field { \"b\": Utf8 }"
+    );
+    let numbers = [ScalarValue::from(2i32), ScalarValue::from(1.5f64)];
+    assert_eq!(
+        bind("SELECT ? + ? AS n FROM t GROUP BY a HAVING count(*) > 0", &numbers),
+        "Field { \"n\": Float64 }"
+    );
+    assert!(bind("SELECT ?", &numbers).contains("1 parameter, and 2 values were given"));
+    assert!(bind("SELECT ?", &[]).contains("1 parameter and no values for them"));
+    assert!(bind("CREATE VIEW v AS SELECT ? AS x", &numbers[..1]).contains("parameter in a view"));
+    assert!(bind("SET threads = ?", &numbers[..1]).contains("parameter in SET"));
+    let named = sql::parse("SELECT :name").unwrap_err().to_string();
+    assert!(named.contains(":name") && named.contains("$1"), "{named}");
+}

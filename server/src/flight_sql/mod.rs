@@ -4,6 +4,7 @@
 //! call ─▶ ServerAuth ─▶ front (FlightService) ─┬─ ticket of another's ─▶ TicketHandler
 //!                                              ├─ schema, poll, cancel, session
 //!                                              └─▶ service (FlightSqlService) ─┬─▶ statements ─▶ engine::Session
+//!                                                                              ├─▶ parameters, ingest: rows put
 //!                                                                              └─▶ metadata
 //! ```
 //!
@@ -15,10 +16,13 @@
 //! goes away takes its query with it; what clients can make the server keep is bounded in number and age.
 
 mod front;
+mod ingest;
 mod message;
 mod metadata;
 mod operations;
+mod parameters;
 mod prepared;
+mod put;
 mod refusals;
 mod rows;
 mod service;
@@ -45,8 +49,10 @@ use service::Service;
 pub(crate) use message::{command_message, table_rows};
 pub use operations::Limits;
 
-/// Larger messages of a client are refused before they are read; so is longer SQL.
-pub const REQUEST_BYTES_MAX: usize = 16 << 20;
+/// Larger messages of a client are refused before they are read. Some send all rows of an ingest in one.
+pub const REQUEST_BYTES_MAX: usize = 64 << 20;
+/// Longer SQL is refused before it is parsed.
+pub const SQL_BYTES_MAX: usize = 16 << 20;
 
 /// Redeems tickets that are not Flight SQL's.
 #[tonic::async_trait]

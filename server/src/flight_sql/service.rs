@@ -1,6 +1,6 @@
 //! The commands of Flight SQL, each handed to whoever does it.
 //!
-//! Parameters, transactions, bulk ingestion and Substrait are refused, with a way out.
+//! Transactions and Substrait are refused, with a way out.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,15 +14,16 @@ use arrow_flight::{
     Action, CancelStatus, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
 };
 use bytes::Bytes;
-use dovetail_engine::Session;
+use dovetail_engine::{Session, Values};
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
 use super::message::command_metadata;
 use super::metadata::{self, Listing};
 use super::operations::{Limits, Operations};
-use super::prepared::PreparedStatements;
-use super::refusals::{malformed, no_substrait, no_transactions, refuse_parameters, refuse_transaction};
+use super::parameters::Bound;
+use super::prepared::{PreparedRun, PreparedStatements};
+use super::refusals::{malformed, no_substrait, no_transactions, refuse_transaction};
 use super::rows::stream_of_batches;
 use super::statements::{Promised, Statements};
 
@@ -47,9 +48,10 @@ impl Service {
     pub async fn schema(&self, command: &Bytes) -> Result<Bytes, Status> {
         let any = Any::decode(command.as_ref()).map_err(|e| malformed(&e))?;
         let schema = match Command::try_from(any).map_err(|e| malformed(&e))? {
-            Command::CommandStatementQuery(c) => self.statements.schema(c.query).await?,
+            Command::CommandStatementQuery(c) => self.statements.describe(c.query).await?.schema,
             Command::CommandPreparedStatementQuery(c) => {
-                self.statements.schema(self.prepared.sql(&c.prepared_statement_handle)?).await?
+                let run = self.prepared.run(&c.prepared_statement_handle)?;
+                self.statements.describe(run.sql).await?.schema
             }
             other => match Listing::of(other) {
                 Some(listing) => listing.schema()?,
@@ -70,6 +72,11 @@ impl Service {
             }
         }
         Ok(status)
+    }
+
+    async fn promise_prepared(&self, c: &CommandPreparedStatementQuery) -> Result<Promised, Status> {
+        let PreparedRun { sql, is_query, bound } = self.prepared.run(&c.prepared_statement_handle)?;
+        self.statements.promise_bound(sql, is_query, bound).await
     }
 
     fn promised(&self, promised: Promised, descriptor: FlightDescriptor) -> Info {
@@ -121,7 +128,7 @@ impl FlightSqlService for Service {
         r: Request<FlightDescriptor>,
     ) -> Info {
         refuse_transaction(&c.transaction_id)?;
-        let promised = self.statements.promise(c.query).await?;
+        let promised = self.statements.promise(c.query, Values::default()).await?;
         self.promised(promised, r.into_inner())
     }
 
@@ -130,8 +137,7 @@ impl FlightSqlService for Service {
         c: CommandPreparedStatementQuery,
         r: Request<FlightDescriptor>,
     ) -> Info {
-        let sql = self.prepared.sql(&c.prepared_statement_handle)?;
-        let promised = self.statements.promise(sql).await?;
+        let promised = self.promise_prepared(&c).await?;
         self.promised(promised, r.into_inner())
     }
 
@@ -217,8 +223,7 @@ impl FlightSqlService for Service {
 
     /// Some clients fetch a prepared statement without asking for its FlightInfo before.
     async fn do_get_prepared_statement(&self, c: CommandPreparedStatementQuery, _: Request<Ticket>) -> DoGet {
-        let sql = self.prepared.sql(&c.prepared_statement_handle)?;
-        let promised = self.statements.promise(sql).await?;
+        let promised = self.promise_prepared(&c).await?;
         Ok(Response::new(self.statements.redeem(&promised.handle).await?))
     }
 
@@ -280,28 +285,28 @@ impl FlightSqlService for Service {
         c: CommandPreparedStatementUpdate,
         r: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        refuse_parameters(r).await?;
-        count(self.statements.update(self.prepared.sql(&c.prepared_statement_handle)?).await?)
+        let sent = Bound::receive(r).await?;
+        let PreparedRun { sql, bound, .. } = self.prepared.run(&c.prepared_statement_handle)?;
+        count(self.statements.update_bound(sql, sent.or(bound)).await?)
     }
 
-    /// Clients bind what they have, and that may be nothing.
+    /// Clients bind what they have, and that may be nothing. The parameters are kept under the handle as it is.
     async fn do_put_prepared_statement_query(
         &self,
         c: CommandPreparedStatementQuery,
         r: Request<PeekableFlightDataStream>,
     ) -> Result<DoPutPreparedStatementResult, Status> {
-        refuse_parameters(r).await?;
+        let bound = Bound::receive(r).await?;
+        self.prepared.bind(&c.prepared_statement_handle, bound)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(c.prepared_statement_handle) })
     }
 
     async fn do_put_statement_ingest(
         &self,
-        _: CommandStatementIngest,
-        _: Request<PeekableFlightDataStream>,
+        c: CommandStatementIngest,
+        r: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        Err(Status::unimplemented(
-            "bulk ingestion is not supported. Write the rows to a Parquet file in the folder that is served: it is a table",
-        ))
+        count(self.statements.ingest(c, r).await?)
     }
 
     async fn do_put_substrait_plan(
@@ -326,18 +331,19 @@ impl FlightSqlService for Service {
         _: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         refuse_transaction(&c.transaction_id)?;
-        let schema = self.statements.schema(c.query.clone()).await.map_err(|e| match e.code() {
+        let described = self.statements.describe(c.query.clone()).await.map_err(|e| match e.code() {
             // It is the statement that is not supported. Drivers would take it that preparing is not, and go on.
             Code::Unimplemented => Status::invalid_argument(e.message()),
             _ => e,
         })?;
         // No bytes at all tell drivers that the statement is an update.
-        let dataset_schema = if schema.fields().is_empty() { Bytes::new() } else { ipc(&schema)? };
-        let prepared_statement_handle = self.prepared.add(c.query)?;
+        let dataset_schema = if described.is_query { ipc(&described.schema)? } else { Bytes::new() };
+        let parameter_schema = ipc(&described.parameters)?;
+        let prepared_statement_handle = self.prepared.add(c.query, described.is_query)?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle,
             dataset_schema,
-            parameter_schema: Bytes::new(),
+            parameter_schema,
         })
     }
 

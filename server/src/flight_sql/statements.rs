@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
-use dovetail_engine::{Cancellation, ResultStream, Session, Statement, StatementKind};
+use dovetail_engine::{Cancellation, Description, ResultStream, Session, Statement, StatementKind, Values};
 use tonic::Status;
 
-use super::FlightStream;
 use super::operations::{Operations, Promise, Running};
 use super::rows::{stream_of, stream_of_batches};
 use super::status::{lost, status};
 use super::wire::wire_schema;
+use super::{FlightStream, SQL_BYTES_MAX};
 
 /// Runs statements.
 #[derive(Clone)]
@@ -41,15 +41,17 @@ pub struct Done {
 }
 
 impl Statements {
-    /// The schema of a statement's rows; without columns if it is a command. Nothing runs.
-    pub async fn schema(&self, sql: String) -> Result<SchemaRef, Status> {
-        let statement = self.prepare(sql).await?;
-        Ok(wire_schema(&statement.schema))
+    /// What a statement takes and gives, in types of the wire. Nothing runs.
+    pub async fn describe(&self, sql: String) -> Result<Description, Status> {
+        check_length(&sql)?;
+        let session = self.session.clone();
+        let Description { schema, is_query, parameters } = blocking(move || session.describe(&sql)).await?;
+        Ok(Description { schema: wire_schema(&schema), is_query, parameters: wire_schema(&parameters) })
     }
 
     /// Plans a query, or carries out a command.
-    pub async fn promise(&self, sql: String) -> Result<Promised, Status> {
-        let statement = self.prepare(sql).await?;
+    pub async fn promise(&self, sql: String, values: Values) -> Result<Promised, Status> {
+        let statement = self.prepare(sql, values).await?;
         if statement.is_query {
             let schema = wire_schema(&statement.schema);
             let handle = self.operations.promise(Promise::Query(Box::new(statement)))?;
@@ -69,7 +71,7 @@ impl Statements {
 
     /// Carries out a command; the number of rows that it changed.
     pub async fn update(&self, sql: String) -> Result<u64, Status> {
-        let statement = self.prepare(sql).await?;
+        let statement = self.prepare(sql, Values::default()).await?;
         if statement.is_query {
             return Err(Status::invalid_argument(
                 "this statement has rows and changes nothing: run it as a query, not as an update",
@@ -102,14 +104,25 @@ impl Statements {
         Ok(Done { message, rows: changed(result) })
     }
 
-    async fn prepare(&self, sql: String) -> Result<Statement, Status> {
+    async fn prepare(&self, sql: String, values: Values) -> Result<Statement, Status> {
+        check_length(&sql)?;
         let session = self.session.clone();
-        blocking(move || session.prepare(&sql)).await
+        blocking(move || session.prepare_with(&sql, &values)).await
     }
 
     async fn run(&self, statement: Statement, cancellation: &Cancellation) -> Result<ResultStream, Status> {
         let (session, cancellation) = (self.session.clone(), cancellation.clone());
         blocking(move || session.run_statement(statement, &cancellation)).await
+    }
+}
+
+fn check_length(sql: &str) -> Result<(), Status> {
+    match sql.len() > SQL_BYTES_MAX {
+        true => Err(Status::invalid_argument(format!(
+            "the statement is longer than {} MiB; bind its values as parameters, or ingest them as a table",
+            SQL_BYTES_MAX >> 20
+        ))),
+        false => Ok(()),
     }
 }
 

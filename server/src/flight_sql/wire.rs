@@ -98,8 +98,10 @@ pub fn wire_type(t: &DataType) -> DataType {
         DataType::BinaryView => DataType::Binary,
         DataType::Dictionary(_, values) => wire_type(values),
         DataType::RunEndEncoded(_, values) => wire_type(values.data_type()),
-        DataType::List(f) | DataType::ListView(f) => DataType::List(wire_field(f)),
-        DataType::LargeList(f) | DataType::LargeListView(f) => DataType::LargeList(wire_field(f)),
+        // The encoder sends large lists as plain ones, whatever the schema says.
+        DataType::List(f) | DataType::ListView(f) | DataType::LargeList(f) | DataType::LargeListView(f) => {
+            DataType::List(wire_field(f))
+        }
         DataType::FixedSizeList(f, n) => DataType::FixedSizeList(wire_field(f), *n),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(wire_field).collect::<Fields>()),
         DataType::Map(entries, sorted) => DataType::Map(wire_field(entries), *sorted),
@@ -125,8 +127,8 @@ fn column_metadata(t: &DataType) -> HashMap<String, String> {
 mod tests {
     use super::*;
     use arrow::array::{
-        BinaryViewArray, DictionaryArray, Int32Array, ListArray, ListViewArray, RunArray, StringViewArray,
-        StructArray,
+        BinaryViewArray, DictionaryArray, Int32Array, LargeListArray, ListArray, ListViewArray, RunArray,
+        StringViewArray, StructArray,
     };
     use arrow::buffer::{OffsetBuffer, ScalarBuffer};
     use arrow::datatypes::Int32Type;
@@ -142,6 +144,8 @@ mod tests {
         let item = Arc::new(Field::new("item", DataType::Utf8View, true));
         let offsets = OffsetBuffer::new(ScalarBuffer::from(vec![0, 1, 1, 3]));
         let list: ArrayRef = Arc::new(ListArray::new(item.clone(), offsets, text.clone(), None));
+        let large =
+            LargeListArray::new(item.clone(), OffsetBuffer::from_lengths([1, 0, 2]), text.clone(), None);
         let views = ListViewArray::new(item, vec![0, 1, 0].into(), vec![1, 1, 3].into(), text.clone(), None);
         let dictionary: DictionaryArray<Int32Type> = vec![Some("x"), None, Some("x")].into_iter().collect();
         let runs: RunArray<Int32Type> = vec!["r", "r", "s"].into_iter().collect();
@@ -155,6 +159,7 @@ mod tests {
             ("blob", Arc::new(BinaryViewArray::from_iter_values([b"1", b"2", b"3"]))),
             ("list", list),
             ("views", Arc::new(views)),
+            ("large", Arc::new(large)),
             ("dictionary", Arc::new(dictionary)),
             ("runs", Arc::new(runs)),
             ("nested", Arc::new(nested)),
@@ -165,7 +170,7 @@ mod tests {
         assert_eq!(plain.len(), 1);
         assert_eq!(plain[0].num_rows(), 3);
         let types = schema.fields().iter().map(|f| f.data_type().to_string()).collect::<Vec<_>>().join(" ");
-        for encoding in ["View", "Dictionary", "RunEnd"] {
+        for encoding in ["View", "Dictionary", "RunEnd", "Large"] {
             assert!(!types.contains(encoding), "{types}");
         }
         assert_eq!(wire_schema(&schema), schema);

@@ -45,8 +45,24 @@ impl Served {
         Served::with(Security::default(), Limits::default(), None)
     }
 
+    /// With a folder that clients' tables are written to.
+    pub fn with_warehouse(folder: &std::path::Path) -> Served {
+        let warehouse = Some(folder.to_path_buf());
+        let options = SessionOptions { threads: 2, warehouse, ..SessionOptions::default() };
+        Served::over(options, Security::default(), Limits::default(), None)
+    }
+
     pub fn with(security: Security, limits: Limits, tickets: Option<Arc<dyn TicketHandler>>) -> Served {
         let options = SessionOptions { threads: 2, ..SessionOptions::default() };
+        Served::over(options, security, limits, tickets)
+    }
+
+    fn over(
+        options: SessionOptions,
+        security: Security,
+        limits: Limits,
+        tickets: Option<Arc<dyn TicketHandler>>,
+    ) -> Served {
         let session = Arc::new(Session::new(options).unwrap());
         let listening = Listening::bind("127.0.0.1:0", security.clone(), false).unwrap();
         // The certificates of the tests are for the name.

@@ -23,8 +23,8 @@ use super::message::with_table_rows;
 use super::statements::blocking;
 use super::wire::wire_schema;
 
-const CATALOG: &str = "dovetail";
-const SCHEMA: &str = "main";
+pub const CATALOG: &str = "dovetail";
+pub const SCHEMA: &str = "main";
 const TABLE: &str = "BASE TABLE";
 const VIEW: &str = "VIEW";
 

@@ -1,0 +1,255 @@
+//! The warehouse: a folder whose tables are written here, as Parquet files.
+//!
+//! ```text
+//! DIR/orders/*.parquet            a table; listed as any other folder
+//! DIR/.dovetail/lock              held by the process that writes here
+//! DIR/.dovetail/writing/…         files that are not committed yet
+//! DIR/.dovetail/replaced/orders   what was a table until its replacement was in its place
+//! ```
+//!
+//! What always holds: what is written becomes part of a table by one rename, when it is on disk, or not at all; a
+//! table that is replaced is never missing to this process, and is put back at the next start if another process
+//! was killed between the two renames. A query that was planned before its table was replaced or dropped fails,
+//! as it does whenever a file has changed under it.
+
+mod writer;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::SchemaRef;
+use parking_lot::RwLock;
+
+use super::listing::{self, Listing};
+use super::store::{Location, Stores};
+use crate::error::{EngineError, Result};
+use crate::memory::Reservation;
+
+pub use writer::{TableWriter, Written, slice_bytes, table_schema};
+
+/// Of a table's name, which is a folder's too.
+const NAME_BYTES_MAX: usize = 128;
+
+const OWN: &str = ".dovetail";
+
+/// A folder that tables are written to, by one process at a time.
+pub struct Warehouse {
+    root: PathBuf,
+    /// Shared by listings, exclusive for commits.
+    commits: RwLock<()>,
+    /// Locked until it is closed.
+    _lock: File,
+}
+
+impl Warehouse {
+    /// Takes a folder, which is made if it is not there, and clears away what a killed process has left.
+    ///
+    /// # Errors
+    /// The folder cannot be written to, or another process has it.
+    pub fn open(folder: &Path) -> Result<Warehouse> {
+        let root = std::path::absolute(folder).map_err(|e| failed(folder, &e))?;
+        let own = root.join(OWN);
+        fs::create_dir_all(&own).map_err(|e| failed(&own, &e))?;
+        let lock_path = own.join("lock");
+        let lock = File::create(&lock_path).map_err(|e| failed(&lock_path, &e))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(EngineError::Resources(format!(
+                    "{} is the warehouse of another server that is running; stop that one, or give another folder",
+                    root.display()
+                )));
+            }
+            Err(fs::TryLockError::Error(e)) => return Err(failed(&lock_path, &e)),
+        }
+        let warehouse = Warehouse { root, commits: RwLock::default(), _lock: lock };
+        warehouse.recover()?;
+        Ok(warehouse)
+    }
+
+    /// Where it is.
+    pub fn location(&self) -> Location {
+        Location::Local(self.root.clone())
+    }
+
+    /// The tables that are there.
+    pub fn list(&self, stores: &Stores) -> Result<Listing> {
+        let _no_commit = self.commits.read();
+        listing::list(stores, &self.location())
+    }
+
+    /// Begins to write rows that no table has yet. `schema` is a table's, see [`table_schema`].
+    pub fn write(&self, schema: SchemaRef, memory: Reservation) -> Result<TableWriter> {
+        TableWriter::create(&self.own("writing"), schema, memory)
+    }
+
+    /// Makes a table of what was written.
+    ///
+    /// # Errors
+    /// There is a table of that name, or the folder cannot be written to.
+    pub fn create(&self, name: &str, written: Written) -> Result<()> {
+        check_name(name)?;
+        let _alone = self.commits.write();
+        if self.find(name)?.is_some_and(|p| has_entries(&p)) {
+            return Err(super::memory::exists(name));
+        }
+        let place = self.root.join(name);
+        written.become_folder(&place).map_err(|e| failed(&place, &e))?;
+        self.sync()
+    }
+
+    /// Adds what was written to a table.
+    ///
+    /// # Errors
+    /// There is no such table in a folder of its own, or the folder cannot be written to.
+    pub fn append(&self, name: &str, written: Written) -> Result<()> {
+        let _alone = self.commits.write();
+        let place = self.find(name)?.filter(|p| p.is_dir()).ok_or_else(|| {
+            EngineError::Unsupported(
+                format!("adding rows to '{name}', which is not a folder of the warehouse"),
+                "Replace the table, or write to another one".into(),
+            )
+        })?;
+        written.join_folder(&place).map_err(|e| failed(&place, &e))?;
+        sync_folder(&place)
+    }
+
+    /// Puts what was written in the place of a table.
+    pub fn replace(&self, name: &str, written: Written) -> Result<()> {
+        check_name(name)?;
+        let _alone = self.commits.write();
+        let former = self.find(name)?;
+        let aside = former.as_ref().map(|former| self.put_aside(former)).transpose()?;
+        let place = self.root.join(name);
+        if let Err(e) = written.become_folder(&place) {
+            if let (Some(former), Some(aside)) = (&former, &aside) {
+                fs::rename(aside, former).map_err(|e| failed(former, &e))?;
+            }
+            return Err(failed(&place, &e));
+        }
+        self.sync()?;
+        aside.map_or(Ok(()), |aside| remove(&aside))
+    }
+
+    /// Drops a table; false if there is none of that name.
+    pub fn drop_table(&self, name: &str) -> Result<bool> {
+        let _alone = self.commits.write();
+        let Some(place) = self.find(name)? else {
+            return Ok(false);
+        };
+        // Gone at once and whole; with another name so that it is not put back at the next start.
+        let aside = self.own("writing").join(place.file_name().unwrap_or_default());
+        fs::create_dir_all(self.own("writing")).map_err(|e| failed(&aside, &e))?;
+        fs::rename(&place, &aside).map_err(|e| failed(&place, &e))?;
+        self.sync()?;
+        remove(&aside)?;
+        Ok(true)
+    }
+
+    /// The file or folder of a table, whatever the case of its name on disk.
+    fn find(&self, name: &str) -> Result<Option<PathBuf>> {
+        let entries = fs::read_dir(&self.root).map_err(|e| failed(&self.root, &e))?;
+        for entry in entries {
+            let entry = entry.map_err(|e| failed(&self.root, &e))?;
+            let file = entry.file_name().to_string_lossy().to_lowercase();
+            let is_file = file.strip_suffix(".parquet") == Some(name) && entry.path().is_file();
+            if is_file || (file == name && entry.path().is_dir()) {
+                return Ok(Some(entry.path()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn put_aside(&self, former: &Path) -> Result<PathBuf> {
+        let replaced = self.own("replaced");
+        fs::create_dir_all(&replaced).map_err(|e| failed(&replaced, &e))?;
+        let aside = replaced.join(former.file_name().unwrap_or_default());
+        fs::rename(former, &aside).map_err(|e| failed(former, &e))?;
+        Ok(aside)
+    }
+
+    fn recover(&self) -> Result<()> {
+        let replaced = self.own("replaced");
+        for aside in entries(&replaced).map_err(|e| failed(&replaced, &e))? {
+            let file = aside.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+            if self.find(file.strip_suffix(".parquet").unwrap_or(&file))?.is_none() {
+                let place = self.root.join(aside.file_name().unwrap_or_default());
+                tracing::warn!(table = %place.display(), "put back a table that was being replaced");
+                fs::rename(&aside, &place).map_err(|e| failed(&place, &e))?;
+            }
+        }
+        for folder in [replaced, self.own("writing")] {
+            if folder.exists() {
+                remove(&folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn own(&self, part: &str) -> PathBuf {
+        self.root.join(OWN).join(part)
+    }
+
+    fn sync(&self) -> Result<()> {
+        sync_folder(&self.root)
+    }
+}
+
+/// Refuses a name that could not be a folder's, or would not be listed as a table.
+pub fn check_name(name: &str) -> Result<()> {
+    let problem = if name.is_empty() {
+        "is empty"
+    } else if name.len() > NAME_BYTES_MAX {
+        "is too long"
+    } else if name.starts_with(['.', '_']) {
+        "begins with a dot or an underscore, which hides a folder"
+    } else if name.contains(['/', '\\', '=']) || name.contains(char::is_control) {
+        "has a slash, a backslash, an equals sign or a control character"
+    } else {
+        return Ok(());
+    };
+    Err(EngineError::execution(format!(
+        "'{}' cannot be the name of a table in the warehouse: it {problem}",
+        name.escape_debug().take(NAME_BYTES_MAX).collect::<String>()
+    )))
+}
+
+fn has_entries(place: &Path) -> bool {
+    place.is_file() || entries(place).is_ok_and(|e| !e.is_empty())
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(found) => found.map(|entry| entry.map(|e| e.path())).collect(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(e) => Err(e),
+    }
+}
+
+fn remove(place: &Path) -> Result<()> {
+    let removed = if place.is_dir() { fs::remove_dir_all(place) } else { fs::remove_file(place) };
+    removed.map_err(|e| failed(place, &e))
+}
+
+/// A rename is on disk when its folder is.
+fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| failed(folder, &e))
+}
+
+/// What the file system refused, and where.
+fn failed(place: &Path, e: &io::Error) -> EngineError {
+    match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => EngineError::Resources(format!(
+            "the disk of {} is full: free some space, or drop tables",
+            place.display()
+        )),
+        _ => EngineError::Data {
+            place: place.display().to_string(),
+            message: format!("the warehouse cannot be written to: {e}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Rows that come from outside, batch by batch, into a table of the warehouse or in memory.
+//!
+//! ```text
+//! Session::ingest ─▶ Ingest::write, for each batch ─▶ Ingest::commit: the rows are in the table, all at once
+//! ```
+//!
+//! What always holds: an ingest that is dropped before its commit leaves nothing; memory is bounded, by a row group
+//! for files and by the memory limit for tables in memory.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+
+use super::Session;
+use crate::batch::Batch;
+use crate::catalog::warehouse::{TableWriter, check_name, slice_bytes, table_schema};
+use crate::catalog::{Catalog, Place, as_written, logical_schema};
+use crate::error::{EngineError, Result};
+use crate::memory::{Charge, Governor, Reservation};
+
+/// Of a string view.
+const VIEW_BYTES: usize = 16;
+
+/// Which table rows go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestOptions {
+    pub table: String,
+    /// Make the table if there is none of that name; else that is an error.
+    pub create: bool,
+    pub if_exists: IfExists,
+    /// In memory. A table that is there already stays where it is.
+    pub temporary: bool,
+}
+
+/// What becomes of a table of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    Fail,
+    Append,
+    Replace,
+}
+
+/// An ingest under way.
+pub struct Ingest {
+    catalog: Arc<Catalog>,
+    name: String,
+    commit: Commit,
+    target: Target,
+    /// For each column of the table, where it is in the rows that come.
+    columns: Vec<usize>,
+}
+
+#[derive(Clone, Copy)]
+enum Commit {
+    Create,
+    Append,
+    Replace,
+}
+
+enum Target {
+    Files(Box<TableWriter>),
+    Memory { schema: SchemaRef, batches: Vec<RecordBatch>, memory: Reservation },
+}
+
+impl Session {
+    /// Begins to take rows with the columns of `schema`.
+    ///
+    /// # Errors
+    /// The options do not fit what is there; the name or the columns cannot be a table's; there is no warehouse.
+    pub fn ingest(&self, options: &IngestOptions, schema: &Schema) -> Result<Ingest> {
+        let name = options.table.to_lowercase();
+        let place = self.catalog.place_of(&name)?;
+        let commit = match (place, options.if_exists) {
+            (None, _) if options.create => Commit::Create,
+            (None, _) => {
+                return Err(EngineError::execution(format!(
+                    "there is no table '{name}' to add rows to; create it first, or ask for it to be created"
+                )));
+            }
+            (Some(_), IfExists::Fail) => {
+                return Err(EngineError::execution(format!(
+                    "'{name}' exists already; drop it first, or append to it or replace it"
+                )));
+            }
+            (Some(_), IfExists::Append) => Commit::Append,
+            (Some(_), IfExists::Replace) => Commit::Replace,
+        };
+        let in_memory = match place {
+            None => options.temporary,
+            Some(Place::Memory) => true,
+            Some(Place::Warehouse) if options.temporary => {
+                return Err(EngineError::execution(format!(
+                    "'{name}' is a table of the warehouse; give the temporary table another name"
+                )));
+            }
+            Some(Place::Warehouse) => false,
+            Some(Place::View | Place::Served) => {
+                return Err(EngineError::Unsupported(
+                    format!("writing to '{name}', which is a view or files that are only read"),
+                    "Give the table another name".into(),
+                ));
+            }
+        };
+        check_columns(schema)?;
+        let (table, columns) = match commit {
+            Commit::Create | Commit::Replace => (table_schema(schema), (0..schema.fields().len()).collect()),
+            Commit::Append => {
+                let table = self.catalog.table(&name)?;
+                let table = table.ok_or_else(|| EngineError::internal("a table that was there is gone"))?;
+                let columns = matched(&name, &table.schema, schema)?;
+                (table.schema.clone(), columns)
+            }
+        };
+        let target = if in_memory {
+            let schema = Arc::new(logical_schema(&table));
+            Target::Memory { schema, batches: vec![], memory: self.memory.reserve("Ingest") }
+        } else {
+            check_name(&name)?;
+            let warehouse = self.catalog.warehouse()?;
+            Target::Files(Box::new(warehouse.write(table_schema(&table), self.memory.reserve("Ingest"))?))
+        };
+        Ok(Ingest { catalog: self.catalog.clone(), name, commit, target, columns })
+    }
+}
+
+impl Ingest {
+    /// Takes rows. After an error the ingest is to be dropped.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        let batch = batch.project(&self.columns)?;
+        match &mut self.target {
+            Target::Files(writer) => {
+                let rows = as_written(&batch, writer.schema())?;
+                writer.write(&rows)
+            }
+            Target::Memory { schema, batches, memory } => {
+                // The values as they came, and a view of each where they are text.
+                let views = VIEW_BYTES * batch.num_rows() * batch.num_columns();
+                memory.resize_firm(memory.firm_bytes() + slice_bytes(&batch) + views)?;
+                let rows = as_written(&batch, schema)?;
+                batches.push(rows);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts all rows into the table; how many there were.
+    pub fn commit(self) -> Result<u64> {
+        let Ingest { catalog, name, commit, target, .. } = self;
+        match target {
+            Target::Files(writer) => {
+                let written = writer.finish()?;
+                let (rows, warehouse) = (written.rows, catalog.warehouse()?);
+                match commit {
+                    Commit::Create => warehouse.create(&name, written)?,
+                    Commit::Append if rows == 0 => {}
+                    Commit::Append => warehouse.append(&name, written)?,
+                    Commit::Replace => warehouse.replace(&name, written)?,
+                }
+                Ok(rows)
+            }
+            Target::Memory { schema, batches, memory } => {
+                let rows = batches.iter().map(|b| b.num_rows() as u64).sum();
+                let batches: Vec<Batch> = batches.into_iter().map(Batch::from).collect();
+                match commit {
+                    Commit::Create => catalog.create_table(&name, schema, batches, false)?,
+                    Commit::Replace => catalog.create_table(&name, schema, batches, true)?,
+                    Commit::Append => {
+                        catalog.insert(&name, batches, memory.governor())?;
+                    }
+                }
+                catalog.charge(&name, charge_of(memory));
+                Ok(rows)
+            }
+        }
+    }
+}
+
+/// What was reserved while the rows came is counted for as long as the table is there.
+fn charge_of(memory: Reservation) -> Charge {
+    let governor: Governor = memory.governor().clone();
+    let bytes = memory.firm_bytes();
+    drop(memory);
+    Charge::of(&governor, bytes)
+}
+
+/// Rows without columns, or with two that SQL could not tell apart, make no table.
+fn check_columns(schema: &Schema) -> Result<()> {
+    if schema.fields().is_empty() {
+        return Err(EngineError::execution("the rows have no columns; a table needs at least one"));
+    }
+    for (i, field) in schema.fields().iter().enumerate() {
+        if field.name().is_empty() {
+            return Err(EngineError::execution(format!("column {} has no name; give it one", i + 1)));
+        }
+        if schema.fields()[..i].iter().any(|f| f.name() == field.name()) {
+            return Err(EngineError::execution(format!(
+                "two columns are named '{}'; rename one of them",
+                field.name()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// For each column of the table, which of the given ones it is: by name, whatever its case.
+fn matched(name: &str, table: &Schema, given: &Schema) -> Result<Vec<usize>> {
+    let same = |a: &Field, b: &Field| a.name().eq_ignore_ascii_case(b.name());
+    if let Some(extra) = given.fields().iter().find(|g| !table.fields().iter().any(|t| same(t, g))) {
+        return Err(EngineError::execution(format!("table '{name}' has no column '{}'", extra.name())));
+    }
+    let position = |t: &Arc<Field>| {
+        let exact = given.fields().iter().position(|g| g.name() == t.name());
+        exact.or_else(|| given.fields().iter().position(|g| same(t, g))).ok_or_else(|| {
+            EngineError::execution(format!(
+                "the rows have no column '{}', which table '{name}' has",
+                t.name()
+            ))
+        })
+    };
+    table.fields().iter().map(position).collect()
+}
+
+#[cfg(test)]
+mod tests;
