@@ -151,13 +151,18 @@ fn drop_all(session: &Session, kind: DropKind, names: &[String], if_exists: bool
     command(format!("dropped {}", names.join(", ")))
 }
 
-fn show(session: &Session, name: &str) -> Result<QueryResult> {
-    let settings = [
+/// The session's settings, by name.
+pub fn settings(session: &Session) -> [(&'static str, String); 4] {
+    [
         ("threads", session.options.threads.to_string()),
         ("partitions", session.options.partitions.map_or("automatic".into(), |n| n.to_string())),
         ("memory_limit", readable(session.memory.limit_bytes() as u64)),
         ("scheduler", format!("{:?}", session.options.scheduler).to_lowercase()),
-    ];
+    ]
+}
+
+fn show(session: &Session, name: &str) -> Result<QueryResult> {
+    let settings = settings(session);
     let rows: Vec<Vec<String>> = settings
         .iter()
         .filter(|(n, _)| name == "all" || name == *n)

@@ -21,28 +21,30 @@ mod ingest;
 mod options;
 mod parameters;
 mod run;
+mod running;
 mod statement;
+mod system;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use dovetail_planner::catalog::CatalogSnapshot;
 use dovetail_planner::sql::{self, ParsedStatement};
-use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::catalog::warehouse::Warehouse;
 use crate::error::{EngineError, Result};
 use crate::memory::{Governor, MemoryUse, SpillSpace};
 use crate::scheduler::threads::ThreadPool;
-use crate::task::QueryContext;
 
 use cluster::Cluster;
 pub use ingest::{IfExists, Ingest, IngestOptions};
 pub use options::{SchedulerKind, SessionOptions};
 pub use parameters::{Description, ValueRows, Values};
+pub use running::CancelHandle;
+use running::Running;
 pub use statement::{Cancellation, Statement};
 
 /// A database: tables, threads, and statements run over them.
@@ -71,17 +73,6 @@ impl Drop for Background {
         }
     }
 }
-
-/// The queries that run at the moment, so that somebody else can stop them.
-#[derive(Default)]
-struct Running {
-    next: AtomicU64,
-    queries: Mutex<Vec<(u64, Arc<QueryContext>)>>,
-}
-
-/// Stops whatever runs in a session. Cheap to clone, may be used from any thread.
-#[derive(Clone)]
-pub struct CancelHandle(Arc<Running>);
 
 /// What a statement gave.
 #[derive(Debug, Clone)]
@@ -234,12 +225,12 @@ impl Session {
 
     /// Stops what runs in this session, now or later, when it is told to.
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle(self.running.clone())
+        CancelHandle::new(self.running.clone())
     }
 
     /// How far the query is that has been running longest; none if none runs. May be called from any thread.
     pub fn progress(&self) -> Option<Progress> {
-        let query = self.running.queries.lock().first()?.1.clone();
+        let query = self.running.oldest()?;
         Some(Progress {
             tasks_done: query.tasks_done.load(Ordering::Relaxed),
             tasks: query.tasks.load(Ordering::Relaxed),
@@ -293,7 +284,14 @@ impl Session {
     /// What a statement can see: with a remote folder, reading all footers for each statement would cost
     /// more than the statement, so only the tables it names are looked up when all of them are known.
     fn snapshot_for(&self, statement: &ParsedStatement) -> Result<CatalogSnapshot> {
-        let names = statement.tables()?;
+        let (of_system, names): (Vec<_>, Vec<_>) =
+            statement.tables()?.into_iter().partition(|name| system::is_system(name));
+        let mut snapshot = self.snapshot_of(&names)?;
+        system::add(self, &of_system, &mut snapshot)?;
+        Ok(snapshot)
+    }
+
+    fn snapshot_of(&self, names: &[String]) -> Result<CatalogSnapshot> {
         let named = self.catalog.snapshot_named(names.iter().map(String::as_str))?;
         let all_known = names.iter().all(|n| named.tables.contains_key(n));
         if all_known && named.views.is_empty() && !names.is_empty() {
@@ -308,35 +306,6 @@ impl QueryResult {
     /// Number of rows.
     pub fn rows(&self) -> u64 {
         self.batches.iter().map(|b| b.num_rows() as u64).sum()
-    }
-}
-
-impl CancelHandle {
-    /// Stops every query that runs in the session at this moment.
-    pub fn cancel(&self) {
-        for (_, query) in self.0.queries.lock().iter() {
-            query.cancel();
-        }
-    }
-}
-
-impl Running {
-    /// Notes a query as running until the guard is dropped.
-    fn enter(self: &Arc<Self>, query: Arc<QueryContext>) -> RunningGuard {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.queries.lock().push((id, query));
-        RunningGuard { running: self.clone(), id }
-    }
-}
-
-struct RunningGuard {
-    running: Arc<Running>,
-    id: u64,
-}
-
-impl Drop for RunningGuard {
-    fn drop(&mut self) {
-        self.running.queries.lock().retain(|(id, _)| *id != self.id);
     }
 }
 

@@ -12,7 +12,8 @@ use dovetail_planner::physical::Query;
 use dovetail_planner::plan_query;
 
 use super::cluster::{Cluster, ClusterQuery};
-use super::{Cancellation, RunningGuard, SchedulerKind, Session};
+use super::running::RunningGuard;
+use super::{Cancellation, SchedulerKind, Session};
 use crate::error::{EngineError, Result};
 use crate::exchange::{KeptReader, ResultFlow};
 use crate::memory::SpillPolicy;
@@ -120,7 +121,7 @@ impl Session {
             return Ok(Box::new(self.run(planned, cancellation)?));
         };
         let context = self.context_for(planned);
-        let running = self.running.enter(context.clone());
+        let running = self.running.enter(cancellation.sql(), context.clone());
         cancellation.attach(&context);
         let flow = ResultFlow::new(&self.memory);
         let run = QueryRun::new(graph, self.catalog.clone(), context.clone(), WorkTables::default())
@@ -150,7 +151,7 @@ impl Session {
     pub(super) fn run(&self, planned: &Planned, cancellation: &Cancellation) -> Result<Ran> {
         let Lowered { graph, result, schema } = &planned.lowered;
         let context = self.context_for(planned);
-        let running = self.running.enter(context.clone());
+        let running = self.running.enter(cancellation.sql(), context.clone());
         cancellation.attach(&context);
         if let Some(cluster) = &planned.cluster {
             let rows = cluster.run(ClusterQuery {

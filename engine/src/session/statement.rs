@@ -25,6 +25,7 @@ pub struct Statement {
     pub schema: SchemaRef,
     /// Whether it has rows, rather than changing something.
     pub is_query: bool,
+    text: Arc<str>,
     work: Work,
     snapshot: CatalogSnapshot,
 }
@@ -42,6 +43,8 @@ pub struct Cancellation(Arc<Mutex<Attached>>);
 struct Attached {
     cancelled: bool,
     queries: Vec<Weak<QueryContext>>,
+    /// The statement that was started with it.
+    sql: Option<Arc<str>>,
 }
 
 impl Session {
@@ -54,15 +57,16 @@ impl Session {
     pub fn prepare_with(&self, statement: &str, values: &Values) -> Result<Statement> {
         let one = one_statement(statement)?;
         let snapshot = self.snapshot_for(&one)?;
+        let text: Arc<str> = one.text.as_str().into();
         match sql::bind_values(&one, &snapshot, &values.0)? {
             Bound::Query(plan) => {
                 let planned = self.plan(plan, &snapshot)?;
                 let schema = planned.lowered.schema.clone();
-                Ok(Statement { schema, is_query: true, work: Work::Query(Box::new(planned)), snapshot })
+                Ok(Statement { schema, is_query: true, text, work: Work::Query(Box::new(planned)), snapshot })
             }
             other => {
                 let (schema, is_query) = rows_schema(&other);
-                Ok(Statement { schema, is_query, work: Work::Other(Box::new(other)), snapshot })
+                Ok(Statement { schema, is_query, text, work: Work::Other(Box::new(other)), snapshot })
             }
         }
     }
@@ -71,6 +75,7 @@ impl Session {
     /// it runs.
     pub fn run_statement(&self, statement: Statement, cancellation: &Cancellation) -> Result<ResultStream> {
         cancellation.check()?;
+        cancellation.0.lock().sql = Some(statement.text);
         match statement.work {
             Work::Query(planned) => {
                 let (schema, kind) = (planned.lowered.schema.clone(), StatementKind::Query);
@@ -110,6 +115,11 @@ impl Cancellation {
                 query.cancel();
             }
         }
+    }
+
+    /// The statement, or nothing.
+    pub(super) fn sql(&self) -> Arc<str> {
+        self.0.lock().sql.clone().unwrap_or_default()
     }
 
     /// A query runs for the statement.

@@ -14,7 +14,7 @@ use dovetail_engine::scheduler::events::{
     Action, Cause, Event, Failure, GraphShape, OutputId, QueryId, WorkerId,
 };
 use dovetail_engine::scheduler::state::{LEASE_MS, Scheduler, WAIT_FOR_WORKERS_MS};
-use dovetail_engine::session::cluster::ClusterQuery;
+use dovetail_engine::session::cluster::{ClusterQuery, TaskState, WorkerState};
 use dovetail_engine::task::OperatorCounts;
 use dovetail_engine::{EngineError, Result};
 use dovetail_planner::graph::{StageId, TaskGraph, TaskId};
@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::ClusterHandle;
 use super::messages;
 use super::queries::{Query, Reply};
+use super::shown;
 use super::workers::{Outbound, Worker, Workers};
 use crate::control::scheduler_message::Message;
 use crate::control::{self, worker_message};
@@ -47,11 +48,31 @@ const RESTARTS_MAX: u32 = 3;
 
 /// Something has happened.
 pub enum Input {
-    Submitted { query: Box<ClusterQuery>, reply: Reply },
-    WorkerJoined { hello: Box<control::Hello>, outbound: Outbound, welcome: oneshot::Sender<WorkerId> },
-    WorkerSaid { worker: WorkerId, message: Box<worker_message::Message> },
-    WorkerGone { worker: WorkerId },
-    EndedAtHome { query: u64, output: OutputId, result: Result<(Report, Vec<OperatorCounts>)> },
+    Submitted {
+        query: Box<ClusterQuery>,
+        reply: Reply,
+    },
+    WorkerJoined {
+        hello: Box<control::Hello>,
+        outbound: Outbound,
+        welcome: oneshot::Sender<WorkerId>,
+    },
+    WorkerSaid {
+        worker: WorkerId,
+        message: Box<worker_message::Message>,
+    },
+    WorkerGone {
+        worker: WorkerId,
+    },
+    EndedAtHome {
+        query: u64,
+        output: OutputId,
+        result: Result<(Report, Vec<OperatorCounts>)>,
+    },
+    /// Somebody asks who is there and what runs.
+    Asked {
+        reply: std::sync::mpsc::Sender<(Vec<WorkerState>, Vec<TaskState>)>,
+    },
     Ticked,
 }
 
@@ -146,6 +167,8 @@ impl Driver {
                 Ok((report, counts)) => self.finished(QueryId(query), output, HOME, report, &counts),
                 Err(error) => self.failed(QueryId(query), output, HOME, failure_of(&error), error),
             },
+            // Who has asked may have given up.
+            Input::Asked { reply } => drop(reply.send(shown::state(&self.workers, &self.scheduler))),
             Input::Ticked => self.ticked(),
         }
     }
@@ -229,7 +252,10 @@ impl Driver {
         }
         match message {
             worker_message::Message::Hello(_) => {}
-            worker_message::Message::Heartbeat(_) => self.tell(Event::WorkerHeard { worker }),
+            worker_message::Message::Heartbeat(heartbeat) => {
+                w.heartbeat = heartbeat;
+                self.tell(Event::WorkerHeard { worker });
+            }
             worker_message::Message::Leaving(_) => {
                 if let Some(leaving) = self.workers.get_mut(&worker) {
                     tracing::info!(worker = worker.0, "worker leaves");

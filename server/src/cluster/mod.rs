@@ -13,13 +13,14 @@ mod driver;
 pub(crate) mod messages;
 mod queries;
 mod service;
+mod shown;
 mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dovetail_engine::exchange::KeptRows;
-use dovetail_engine::session::cluster::{Cluster, ClusterQuery};
+use dovetail_engine::session::cluster::{Cluster, ClusterQuery, TaskState, WorkerState};
 use dovetail_engine::{EngineError, Result, Session};
 use dovetail_planner::lower::{Parallelism, Sharing};
 use tokio::sync::mpsc;
@@ -107,6 +108,13 @@ impl Cluster for ClusterHandle {
             partitions: (slots * PARTITIONS_PER_SLOT).clamp(1, PARTITIONS_MAX),
             sharing: Sharing::Nothing,
         })
+    }
+
+    fn state(&self) -> (Vec<WorkerState>, Vec<TaskState>) {
+        let (reply, answer) = std::sync::mpsc::channel();
+        // A server that is shutting down has nothing to show.
+        let asked = self.driver.send(driver::Input::Asked { reply });
+        asked.ok().and_then(|()| answer.recv().ok()).unwrap_or_default()
     }
 
     fn run(&self, query: ClusterQuery) -> Result<Vec<Arc<KeptRows>>> {

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::control::scheduler_message::Message;
-use crate::control::{Hello, SchedulerMessage};
+use crate::control::{Heartbeat, Hello, SchedulerMessage};
 
 /// Messages that wait for a worker to take them; one that lets more wait is cut off.
 pub const MESSAGES_MAX: usize = 1 << 16;
@@ -19,6 +19,8 @@ pub type Outbound = mpsc::Sender<Result<SchedulerMessage, Status>>;
 /// A worker that has joined.
 pub struct Worker {
     pub hello: Hello,
+    /// What it has said last.
+    pub heartbeat: Heartbeat,
     /// It gets no more tasks.
     pub is_leaving: bool,
     /// It was told that it may go: its end is no loss.
@@ -37,6 +39,7 @@ impl Worker {
     pub fn new(hello: Hello, outbound: Outbound) -> Worker {
         Worker {
             hello,
+            heartbeat: Heartbeat::default(),
             is_leaving: false,
             is_dismissed: false,
             is_stuck: Cell::new(false),

@@ -137,6 +137,14 @@ impl Scheduler {
         self.queries.get(&query)?.output(task)
     }
 
+    /// The attempts that run, with their workers and for how many milliseconds.
+    pub fn running(&self) -> impl Iterator<Item = (QueryId, OutputId, WorkerId, u64)> {
+        let now_ms = self.now_ms();
+        self.queries.iter().flat_map(move |(id, query)| {
+            query.running.iter().map(move |(output, r)| (*id, *output, r.worker, now_ms - r.started_ms))
+        })
+    }
+
     fn now_ms(&self) -> u64 {
         self.now_ms.unwrap_or(0)
     }
