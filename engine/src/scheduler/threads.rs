@@ -172,6 +172,8 @@ impl Shared {
                     }
                     self.ended.notify_all();
                 }
+                // Nothing runs in vain: `Finish` comes at the same time.
+                Action::Answer { .. } => {}
                 // The one worker is neither lost nor slow: no task is ever run twice.
                 Action::Cancel { .. }
                 | Action::Discard { .. }
