@@ -12,7 +12,7 @@ use super::proxy::{Link, Manner};
 use super::run::{Outcome, must_be_right, must_fail, until_in_time, with_fault};
 
 /// Bytes of outputs after which a stream is reset, one after the other.
-const RESET_AFTER_BYTES: [u64; 6] = [20_000, 10_000, 5_000, 2_000, 50_000, 100_000];
+const RESET_AFTER_BYTES: [u64; 6] = [20_000, 5_000, 2_000, 1_000, 500, 50_000];
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
@@ -44,8 +44,8 @@ pub fn add_behind_link(cluster: &mut Cluster, url: &str, manner: Manner) -> Resu
 }
 
 /// Two workers, and a third one whose outputs are reached over a link.
-fn with_link(recovery: Recovery) -> Result<(World, Link), String> {
-    let (mut cluster, session) = world(2, recovery)?;
+fn with_link() -> Result<(World, Link), String> {
+    let (mut cluster, session) = world(2, Recovery::On)?;
     let url = cluster.url().to_owned();
     let link = add_behind_link(&mut cluster, &url, Manner::QUICK)?;
     cluster.wait_for_slots(3).map_err(|e| e.to_string())?;
@@ -54,28 +54,33 @@ fn with_link(recovery: Recovery) -> Result<(World, Link), String> {
 
 fn outputs(harm: fn(&Link)) -> Result<(), Failed> {
     let sql = query(9);
-    let (outcome, _world) = until_in_time(
-        || with_link(Recovery::On),
-        |((_, session), link)| with_fault(session, &sql, 0.4, || harm(link)),
-    )?;
+    let (outcome, _world) =
+        until_in_time(with_link, |((_, session), link)| with_fault(session, &sql, 0.4, || harm(link)))?;
     Ok(must_be_right(&outcome, &sql)?)
 }
 
-/// In the middle of a stream its connection is gone, with what was under way.
+/// In the middle of a stream its connection is gone, with what was under way. All workers are reached over links.
 fn reset(number: usize) -> Result<(), Failed> {
     let sql = query(number);
     for recovery in [Recovery::Off, Recovery::On] {
+        let start = || -> Result<(World, Vec<Link>), String> {
+            let (mut cluster, session) = world(0, recovery)?;
+            let url = cluster.url().to_owned();
+            let links: Result<Vec<Link>, String> =
+                (0..3).map(|_| add_behind_link(&mut cluster, &url, Manner::QUICK)).collect();
+            cluster.wait_for_slots(3).map_err(|e| e.to_string())?;
+            Ok(((cluster, session), links?))
+        };
         let mut bytes = RESET_AFTER_BYTES.into_iter().cycle();
-        let (outcome, _world) = until_in_time(
-            || with_link(recovery),
-            |((_, session), link)| {
-                let after = bytes.next().unwrap_or_default();
-                let outcome = with_fault(session, &sql, 0.0, || link.break_after(after))?;
-                // It may have been the end of a stream, after all that is needed.
-                let is_harmless = recovery == Recovery::Off && matches!(outcome, Outcome::Answered(_));
-                Ok(if link.has_broken() && !is_harmless { outcome } else { Outcome::TooEarly })
-            },
-        )?;
+        let (outcome, _world) = until_in_time(start, |((_, session), links)| {
+            let after = bytes.next().unwrap_or_default();
+            let breaks = || links.iter().for_each(|link| link.break_after(after));
+            let outcome = with_fault(session, &sql, 0.0, breaks)?;
+            // It may have been the end of a stream, after all that is needed.
+            let is_harmless = recovery == Recovery::Off && matches!(outcome, Outcome::Answered(_));
+            let has_struck = links.iter().any(Link::has_broken) && !is_harmless;
+            Ok(if has_struck { outcome } else { Outcome::TooEarly })
+        })?;
         match recovery {
             Recovery::Off => must_fail(&outcome)?,
             Recovery::On => must_be_right(&outcome, &sql)?,
