@@ -77,7 +77,7 @@ fn run(name: &str, workers: u32, make: impl Fn() -> GraphShape) {
         for action in actions.drain(..) {
             match action {
                 Action::Run { output, worker, .. } => running.push_back((output, worker)),
-                Action::Release { .. } | Action::Finish { .. } => {}
+                Action::Release { .. } | Action::Answer { .. } | Action::Finish { .. } => {}
                 Action::Stop { .. }
                 | Action::Abandon { .. }
                 | Action::Cancel { .. }

@@ -1,5 +1,7 @@
 //! Connections to other processes of the cluster.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
@@ -43,9 +45,11 @@ impl Connector {
     }
 
     /// A connection.
+    ///
+    /// # Errors
+    /// [`ServerError::Connect`] if nobody is there, who may come later; anything else is for good.
     pub async fn connect(&self, url: &str) -> Result<Channel> {
-        let connected = self.endpoint(url)?.connect().await;
-        connected.map_err(|e| ServerError::Connect { url: url.to_string(), problem: chain(&e) })
+        self.endpoint(url)?.connect().await.map_err(|e| connect_error(url, &e))
     }
 
     fn endpoint(&self, url: &str) -> Result<Endpoint> {
@@ -70,4 +74,28 @@ impl Connector {
         }
         Ok(endpoint)
     }
+}
+
+/// An error of connecting, or of the first call, by which one side's certificate may turn out not to be accepted.
+pub fn connect_error(url: &str, error: &(dyn Error + 'static)) -> ServerError {
+    let (url, problem) = (url.to_string(), chain(error));
+    match is_tls_failure(error) {
+        true => ServerError::Tls { url, problem },
+        false => ServerError::Connect { url, problem },
+    }
+}
+
+/// Whether TLS has met what it does not accept, or was told so by the other side: the operating system's errors, and
+/// connections that just end, are of other kinds.
+fn is_tls_failure(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let in_stream = error.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
+        let io = in_stream.or_else(|| error.downcast_ref::<io::Error>());
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::InvalidData) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }

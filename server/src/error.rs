@@ -37,6 +37,12 @@ pub enum ServerError {
     /// Nobody there, or nobody who speaks our language.
     #[error("cannot connect to {url}: {problem}")]
     Connect { url: String, problem: String },
+    /// Another try would end the same way.
+    #[error(
+        "TLS has failed with {url}: {problem}. Check that --tls-ca names the authority that has signed the other \
+         side's certificate, on both sides, and that both have TLS"
+    )]
+    Tls { url: String, problem: String },
     /// The server ended, not because it was asked to.
     #[error("the server at {address} ended: {problem}")]
     Ended { address: SocketAddr, problem: String },

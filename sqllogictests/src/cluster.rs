@@ -15,7 +15,7 @@ use dovetail_cli::run::{exit_code, run};
 use dovetail_engine::Session;
 use dovetail_server::Listening;
 use dovetail_server::cluster::{Recovery, SchedulerSide};
-use dovetail_server::security::Security;
+use dovetail_server::security::SecurityFiles;
 use tokio::runtime::Runtime;
 
 /// For workers to start.
@@ -32,6 +32,7 @@ pub struct Cluster {
     scheduler: SchedulerSide,
     url: String,
     address: SocketAddr,
+    security: SecurityFiles,
     runtime: Option<Runtime>,
 }
 
@@ -48,21 +49,29 @@ impl Cluster {
         words: &[&str],
         recovery: Recovery,
     ) -> Result<Cluster> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let (scheduler, url, address) = runtime.block_on(async {
-            let security = Security::default();
-            let listening = Listening::bind("127.0.0.1:0", security.clone(), false)?;
-            let (url, address) = (listening.url(), listening.address());
-            let scheduler = SchedulerSide::start(session, &security, recovery)?;
-            tokio::spawn(listening.serve(scheduler.routes(session.clone()), std::future::pending()));
-            Ok::<_, anyhow::Error>((scheduler, url, address))
-        })?;
-        let mut cluster = Cluster { workers: vec![], scheduler, url, address, runtime: Some(runtime) };
+        let mut cluster = Cluster::without_workers(session, SecurityFiles::default(), recovery)?;
         for _ in 0..workers {
             cluster.add(words)?;
         }
         cluster.wait_for_slots(workers as u32)?;
         Ok(cluster)
+    }
+
+    /// The scheduler alone, with what protects its connections and those of the workers that are added.
+    pub fn without_workers(
+        session: &Arc<Session>,
+        security: SecurityFiles,
+        recovery: Recovery,
+    ) -> Result<Cluster> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let (scheduler, url, address) = runtime.block_on(async {
+            let listening = Listening::bind("127.0.0.1:0", security.read()?, false)?;
+            let (url, address) = (listening.url(), listening.address());
+            let scheduler = SchedulerSide::start(session, listening.security(), recovery)?;
+            tokio::spawn(listening.serve(scheduler.routes(session.clone()), std::future::pending()));
+            Ok::<_, anyhow::Error>((scheduler, url, address))
+        })?;
+        Ok(Cluster { workers: vec![], scheduler, url, address, security, runtime: Some(runtime) })
     }
 
     /// One worker more, of one thread. It may take a moment to join.
@@ -73,13 +82,32 @@ impl Cluster {
 
     /// [`Self::add`] with another way to the scheduler.
     pub fn add_through(&mut self, url: &str, words: &[&str]) -> Result<()> {
+        let mut command = self.command(url, words)?;
+        let SecurityFiles { cert, key, authority, token } = &self.security;
+        let files =
+            [("--tls-cert", cert), ("--tls-key", key), ("--tls-ca", authority), ("--token-file", token)];
+        for (flag, file) in files {
+            if let Some(file) = file {
+                command.arg(flag).arg(file);
+            }
+        }
+        self.add_started(&mut command)
+    }
+
+    /// A worker that `command` starts, which was made by [`Self::command`].
+    pub fn add_started(&mut self, command: &mut Command) -> Result<()> {
+        self.workers.push(command.spawn().context("a worker cannot be started")?);
+        Ok(())
+    }
+
+    /// The command line of a worker that nothing protects.
+    pub fn command(&self, url: &str, words: &[&str]) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["worker", "--attached", "--threads", "1", "--scheduler", url]).args(words);
         // Its log is for who looks at one test by hand.
         let told = if std::env::var_os("DOVETAIL_LOG").is_some() { Stdio::inherit() } else { Stdio::null() };
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(told);
-        self.workers.push(command.spawn().context("a worker cannot be started")?);
-        Ok(())
+        Ok(command)
     }
 
     /// Waits until the workers that are there can run so many tasks.
@@ -92,6 +120,11 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
+    }
+
+    /// Where the scheduler listens, as workers write it.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Where the scheduler listens.

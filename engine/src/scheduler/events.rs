@@ -79,7 +79,7 @@ pub enum Failure {
     /// It would fail anywhere: a division by zero, a malformed file. The query fails.
     Fatal,
     /// It may go well elsewhere, or later: I/O, memory, a full disk. Bounded by
-    /// [`ATTEMPTS_MAX`](super::state::ATTEMPTS_MAX).
+    /// [`ATTEMPTS_MAX`](super::state::ATTEMPTS_MAX), with a pause before each further attempt.
     Transient,
     /// What it was to read is gone. These outputs are made again; it does not count as the task's own failure.
     InputLost(Vec<OutputId>),
@@ -179,7 +179,10 @@ pub enum Action {
     Release { query: QueryId, stage: StageId },
     /// Tell the query's running tasks to stop; no task of it will be started any more.
     Stop { query: QueryId },
-    /// All stages are done. The query is forgotten.
+    /// All stages are done: the result may be given, and the rest dropped. Attempts that have not ended were
+    /// cancelled; nothing is asked of the query any more.
+    Answer { query: QueryId },
+    /// The query was answered, and its last running attempt has ended. It is forgotten.
     Finish { query: QueryId },
     /// The query failed or was cancelled, and its last running attempt has ended. It is forgotten.
     Abandon { query: QueryId, cause: Cause },

@@ -42,7 +42,7 @@ pub fn run<W>(graph: &TaskGraph<W>, runner: &dyn TaskRunner) -> Result<()> {
             }
             Action::Release { stage, .. } => runner.release(stage),
             Action::Stop { .. } => runner.cancel(),
-            Action::Finish { .. } | Action::Abandon { .. } => {}
+            Action::Answer { .. } | Action::Finish { .. } | Action::Abandon { .. } => {}
             // The one worker is neither lost nor slow: no task is ever run twice.
             Action::Cancel { .. }
             | Action::Discard { .. }

@@ -251,6 +251,8 @@ impl Shared {
                     let ended = state.queries.remove(&query);
                     state.ended.extend(ended);
                 }
+                // Nothing runs in vain: `Finish` comes at the same time.
+                Action::Answer { .. } => {}
                 // The one worker is neither lost nor slow: no task is ever run twice.
                 Action::Cancel { .. }
                 | Action::Discard { .. }

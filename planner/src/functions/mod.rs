@@ -4,12 +4,13 @@
 //! engine does the same when it compiles an [`crate::expr::Expr::Call`] or an aggregate call, so that both
 //! mean the same function by the same name.
 //!
-//! What always holds: names and aliases are lower case; the table never changes after it is built.
+//! What always holds: names and aliases are lower case; the table never changes after it is built. A program that
+//! embeds the engine may add functions of its own before that ([`add_scalar`]).
 
 mod rint;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use datafusion_expr::planner::ExprPlanner;
 use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, Volatility, WindowUDF};
@@ -93,9 +94,19 @@ impl Functions {
     }
 }
 
+static ADDED: OnceLock<Vec<Arc<ScalarUDF>>> = OnceLock::new();
+
+/// Adds scalar functions of the program that embeds the engine. To be called once, before the first query, and in
+/// all processes of a cluster. Says whether it was the first time; later ones change nothing.
+pub fn add_scalar(functions: Vec<Arc<ScalarUDF>>) -> bool {
+    ADDED.set(functions).is_ok()
+}
+
 /// The scalar functions that DataFusion does not have.
-pub fn ours() -> [Arc<ScalarUDF>; 1] {
-    [Arc::new(ScalarUDF::new_from_impl(rint::Rint::new()))]
+pub fn ours() -> Vec<Arc<ScalarUDF>> {
+    let mut ours = vec![Arc::new(ScalarUDF::new_from_impl(rint::Rint::new()))];
+    ours.extend(ADDED.get().into_iter().flatten().cloned());
+    ours
 }
 
 #[cfg(test)]

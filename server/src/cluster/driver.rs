@@ -419,10 +419,12 @@ impl Driver {
                     run.stop_attempts();
                 }
             }
-            Action::Finish { query } => {
+            Action::Answer { query } => {
                 let rows = self.rows(query);
                 self.end(query, rows);
             }
+            // Whatever of it has run in vain since the answer was told to end then.
+            Action::Finish { .. } => {}
             Action::Abandon { query, cause } => self.abandon(query, cause),
             Action::Dismiss { worker } => {
                 if let Some(w) = self.workers.get_mut(&worker) {
@@ -561,10 +563,14 @@ impl Driver {
                 }
                 return;
             }
-            Cause::NotReplayable { .. } => EngineError::Resources(format!(
-                "workers were lost so often that the query was begun {} times without an end",
-                RESTARTS_MAX + 1
-            )),
+            Cause::NotReplayable { .. } => {
+                let last = failure.map_or(String::new(), |e| format!("; the last time because of this: {e}"));
+                EngineError::Resources(format!(
+                    "workers or what they had made were lost so often that the query was begun {} times without an \
+                     end{last}",
+                    RESTARTS_MAX + 1
+                ))
+            }
         };
         self.end(id, Err(error));
     }

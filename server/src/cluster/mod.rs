@@ -36,6 +36,7 @@ use crate::security::{Security, ServerAuth};
 
 pub use driver::Recovery;
 use messages::CONTROL_BYTES_MAX;
+pub use messages::PROTOCOL;
 use service::ControlService;
 
 /// Tasks of a scan stage for each slot of the cluster: enough that one slow task does not hold up the rest.
@@ -77,6 +78,11 @@ impl SchedulerSide {
             .max_encoding_message_size(CONTROL_BYTES_MAX);
         let control = InterceptedService::new(control, ServerAuth::new(&self.security));
         FlightSql::new(session).with_tickets(tickets).routes(&self.security).add_service(control)
+    }
+
+    /// What runs queries on the workers; the session has it already.
+    pub fn cluster(&self) -> Arc<dyn Cluster> {
+        Arc::new(self.handle.clone())
     }
 
     /// Tasks that all workers together can run at a time.

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Surroundings;
 use crate::cluster::messages::{self, CONTROL_BYTES_MAX, PROTOCOL};
+use crate::connect::connect_error;
 use crate::control::control_client::ControlClient;
 use crate::control::scheduler_message::Message;
 use crate::control::{self, WorkerMessage, worker_message};
@@ -98,7 +99,9 @@ pub async fn join(
 ) -> Result<Left> {
     let channel = match surroundings.connector.connect(&surroundings.options.scheduler).await {
         Ok(channel) => channel,
-        Err(error) => return Ok(Left::Lost(error.to_string())),
+        // Nobody is there, for now.
+        Err(error @ ServerError::Connect { .. }) => return Ok(Left::Lost(error.to_string())),
+        Err(error) => return Err(error),
     };
     let mut client = ControlClient::with_interceptor(channel, surroundings.connector.auth())
         .max_decoding_message_size(CONTROL_BYTES_MAX)
@@ -122,7 +125,10 @@ pub async fn join(
                 problem: status.message().into(),
             });
         }
-        Err(status) => return Ok(Left::Lost(status.message().to_string())),
+        Err(status) => match connect_error(&surroundings.options.scheduler, &status) {
+            ServerError::Connect { .. } => return Ok(Left::Lost(status.message().to_string())),
+            error => return Err(error),
+        },
     };
     *reports.outbound.lock() = Some(outbound.clone());
     let mut beat = tokio::time::interval(Duration::from_secs(1));

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dovetail_engine::Session;
 use dovetail_server::cluster::Recovery;
@@ -14,7 +15,13 @@ use super::run::{Outcome, must_be_right, must_fail, seconds_until_slots, until_i
 /// Parts of the tasks that are done when the fault comes: while the first scans run, in the shuffles, near the end.
 const PHASES: [f64; 4] = [0.0, 0.3, 0.6, 0.9];
 
+/// When a worker is stopped, one after the other: as long as others can do what it does, its loss is not noticed.
+const PHASES_OF_A_STOP: [f64; 5] = [0.4, 0.7, 0.2, 0.9, 0.5];
+
 const WORKERS: usize = 3;
+
+/// No query takes so long by itself.
+const RESCUED_AFTER: Duration = Duration::from_secs(2);
 
 /// What is done to a worker.
 #[derive(Debug, Clone, Copy)]
@@ -61,24 +68,27 @@ pub fn trials() -> Vec<Trial> {
     for number in QUERIES {
         for phase in PHASES {
             let name = format!("a worker is killed, query {number}, {phase} done");
-            trials.push(Trial::test(name, move || struck(Fault::Killed, number, phase)));
+            trials.push(Trial::test(name, move || struck(Fault::Killed, number, &[phase])));
         }
         let name = format!("a worker is stopped, query {number}");
-        trials.push(Trial::test(name, move || struck(Fault::Stopped, number, 0.4)));
+        trials.push(Trial::test(name, move || struck(Fault::Stopped, number, &PHASES_OF_A_STOP)));
     }
+    trials.push(Trial::test("an answer does not wait for a stopped worker", rescued));
     trials.push(Trial::test("all workers are killed", all_killed));
     trials
 }
 
-fn struck(fault: Fault, number: usize, phase: f64) -> Result<(), Failed> {
+fn struck(fault: Fault, number: usize, phases: &[f64]) -> Result<(), Failed> {
     let sql = query(number);
     for recovery in [Recovery::Off, Recovery::On] {
-        let victim = (phase * 10.0) as usize % WORKERS;
+        let mut phases = phases.iter().cycle();
+        let victim = (phases.clone().next().unwrap_or(&0.0) * 10.0) as usize % WORKERS;
         let (outcome, (cluster, _session)) = until_in_time(
             || world(WORKERS, recovery),
             |(cluster, session)| {
                 let process = cluster.worker(victim).id();
-                let outcome = with_fault(session, &sql, phase, || fault.strike(process))?;
+                let phase = phases.next().unwrap_or(&0.0);
+                let outcome = with_fault(session, &sql, *phase, || fault.strike(process))?;
                 // A query that ended before the loss was noticed did not need the worker any more; without recovery
                 // one that ended well did not either, or a second attempt was started in time elsewhere.
                 let is_noticed = cluster.slots() < WORKERS as u32;
@@ -98,6 +108,24 @@ fn struck(fault: Fault, number: usize, phase: f64) -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// Second attempts of what runs on a stopped worker give the answer before it is taken for lost; and the next.
+fn rescued() -> Result<(), Failed> {
+    let sql = query(5);
+    let (outcome, (_cluster, session)) = until_in_time(
+        || world(WORKERS, Recovery::On),
+        |(cluster, session)| {
+            let process = cluster.worker(1).id();
+            let start = Instant::now();
+            let outcome = with_fault(session, &sql, 0.4, || Fault::Stopped.strike(process))?;
+            let is_rescued = start.elapsed() > RESCUED_AFTER && cluster.slots() == WORKERS as u32;
+            Ok(if is_rescued { outcome } else { Outcome::TooEarly })
+        },
+    )?;
+    must_be_right(&outcome, &sql)?;
+    let result = session.execute(&sql).map_err(|e| e.to_string())?;
+    Ok(must_be_right(&Outcome::Answered(super::data::text(&result)), &sql)?)
 }
 
 /// A bounded wait, an error that says so, and a cluster that works again with new workers.

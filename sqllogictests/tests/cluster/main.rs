@@ -5,11 +5,18 @@
 //! recovery switched off the same run fails ([`run::Outcome::Failed`]); a run that ended before its fault came is
 //! run again. `cargo test --workspace --test cluster -- stopped` runs what has `stopped` in its name.
 
+mod damage;
 mod data;
+mod full_disks;
+mod garbage;
 mod links;
 mod losses;
 mod proxy;
 mod run;
+mod secured;
+mod slow;
+mod spilling;
+mod tasks;
 mod workers;
 
 use std::process::ExitCode;
@@ -18,13 +25,23 @@ use dovetail_sqllogictests::cluster::became_a_worker;
 use sqllogictest::harness::{Arguments, Trial, run};
 
 fn main() -> ExitCode {
+    tasks::add_functions();
     if let Some(code) = became_a_worker() {
         return code;
     }
     data::write();
-    let mut trials: Vec<Trial> = vec![];
-    trials.extend(losses::trials());
-    trials.extend(workers::trials());
-    trials.extend(links::trials());
+    let all = [
+        losses::trials(),
+        workers::trials(),
+        links::trials(),
+        slow::trials(),
+        spilling::trials(),
+        damage::trials(),
+        full_disks::trials(),
+        tasks::trials(),
+        secured::trials(),
+        garbage::trials(),
+    ];
+    let trials: Vec<Trial> = all.into_iter().flatten().collect();
     run(&Arguments::from_args(), trials).exit_code()
 }

@@ -30,7 +30,10 @@ impl Watch {
                 let seen = self.queries.get_mut(&query).expect("a query that has not ended");
                 assert!(!std::mem::replace(&mut seen.stopped, true), "query {} is stopped twice", query.0);
             }
-            Action::Finish { query } => self.check_finish(query),
+            Action::Answer { query } => self.check_answer(query),
+            Action::Finish { query } => {
+                assert!(self.end(query).answered, "query {} was not answered", query.0)
+            }
             Action::Abandon { query, cause } => self.check_abandon(query, cause),
             Action::Dismiss { worker } => self.check_dismiss(worker),
             Action::Disconnect { worker } => assert!(!self.workers.contains_key(&worker)),
@@ -41,9 +44,11 @@ impl Watch {
         let to = &self.workers[&worker];
         assert!(!to.leaving, "a task for a worker that leaves");
         // Checks that everything is there.
-        self.inputs(query, output.task);
+        let inputs = self.inputs(query, output.task);
+        let reads = inputs.iter().map(|input| (input.output, input.holder)).collect();
+        let now_ms = self.now_ms;
         let seen = self.queries.get_mut(&query).expect("a query that has not ended");
-        assert!(!seen.stopped, "query {} is stopped", query.0);
+        assert!(!seen.stopped && !seen.answered, "query {} is stopped", query.0);
         let stage = &seen.shape.stages[output.task.stage.0 as usize];
         match stage.place {
             Place::Home => assert!(to.home),
@@ -54,7 +59,9 @@ impl Watch {
         assert!(live == 0 || (live == 1 && stage.replayable), "{live} attempts of {output:?} run already");
         assert!(!seen.outputs.contains_key(&output.task), "{output:?} is run although there is an output");
         assert!(output.attempt.0 < RUNS_MAX, "{output:?} is run without end");
-        let new = SeenAttempt { worker, cancelled: false, ended: false };
+        let pause = seen.paused.get(&output.task).filter(|_| live == 0);
+        assert!(pause <= now_ms.as_ref(), "{output:?} has just failed");
+        let new = SeenAttempt { worker, reads, cancelled: false, ended: false };
         let before = seen.attempts.insert(output, new);
         assert!(before.is_none(), "{output:?} of query {} is run twice", query.0);
     }
@@ -63,6 +70,8 @@ impl Watch {
         let seen = self.queries.get_mut(&query).expect("a query that has not ended");
         assert!(!seen.shape.results.contains(&stage), "a result is released");
         seen.unreleased.remove(&stage);
+        // What is made again after that is made for another reason.
+        seen.paused.retain(|task, _| task.stage != stage);
         for (number, consumer) in seen.shape.stages.iter().enumerate() {
             if consumer.inputs.iter().any(|e| e.from == stage) {
                 for partition in 0..consumer.tasks {
@@ -76,8 +85,9 @@ impl Watch {
         }
     }
 
-    fn check_finish(&mut self, query: QueryId) {
-        let seen = self.end(query);
+    fn check_answer(&mut self, query: QueryId) {
+        let seen = self.queries.get(&query).expect("a query that has not ended");
+        assert!(!seen.answered && !seen.stopped, "query {} is answered too often", query.0);
         for (number, stage) in seen.shape.stages.iter().enumerate() {
             for partition in 0..stage.tasks {
                 let task = TaskId { stage: StageId(number as u32), partition };
@@ -86,7 +96,10 @@ impl Watch {
         }
         let kept: Vec<&StageId> = seen.unreleased.iter().collect();
         assert_eq!(kept, seen.shape.results.iter().collect::<Vec<_>>(), "stages that were not released");
-        self.check_versions(query, &seen);
+        self.check_versions(query, seen);
+        let seen = self.queries.get_mut(&query).expect("it was there");
+        (seen.answered, seen.outputs) = (true, BTreeMap::new());
+        self.exchanges.ended(query);
     }
 
     /// What was delivered is made of one version of every task's output.
@@ -144,7 +157,10 @@ impl Watch {
         for (query, seen) in &self.queries {
             let holds = seen.outputs.values().any(|(_, w)| *w == worker);
             let runs = seen.attempts.values().any(|a| a.worker == worker && !a.ended);
-            assert!(!holds && !runs, "query {} needs worker {}, which is dismissed", query.0, worker.0);
+            let mut wanted = seen.attempts.values().filter(|a| !a.ended && !a.cancelled && !seen.stopped);
+            let reads = wanted.any(|a| a.reads.iter().any(|(_, holder)| *holder == worker));
+            let needs = holds || runs || reads;
+            assert!(!needs, "query {} needs worker {}, which is dismissed", query.0, worker.0);
         }
     }
 

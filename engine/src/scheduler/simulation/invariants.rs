@@ -3,17 +3,20 @@
 //!
 //! - One attempt of a task is its output at a time. It became so by finishing while it was wanted, and stays so
 //!   until it is released or lost.
-//! - Nothing is run before everything that it reads is there; nothing is released that somebody still reads.
+//! - Nothing is run before everything that it reads is there; nothing is released that somebody still reads, and no
+//!   worker is dismissed from which somebody does.
+//! - A task that has failed is tried again after a pause.
 //! - The shuffle's catalogue agrees.
-//! - A query ends once, when nothing of it runs, for a cause that was there; if it finishes, every task was done,
-//!   everything was released, and what was delivered was made of one version of every task's output.
+//! - A query ends once, when nothing of it runs, for a cause that was there. It is answered with the event that brings
+//!   its result: then every task was done, everything was released, and what was delivered was made of one version of
+//!   every task's output.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dovetail_planner::graph::{StageId, TaskId};
 
 use super::super::events::{Action, Attempt, Event, Failure, GraphShape, OutputId, QueryId, WorkerId};
-use super::super::state::Scheduler;
+use super::super::state::{RETRY_PAUSE_MS, RETRY_PAUSE_MS_MAX, Scheduler};
 use super::exchanges::Exchanges;
 use super::graph::reads;
 use super::worker::{Input, Key};
@@ -26,6 +29,8 @@ pub struct Watch {
     /// What attempts have left: the content, and what it was made of.
     pub made: BTreeMap<Key, Made>,
     pub exchanges: Exchanges,
+    /// As the scheduler was told.
+    pub now_ms: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -41,15 +46,20 @@ pub struct Seen {
     pub outputs: BTreeMap<TaskId, (Attempt, WorkerId)>,
     pub ever_finished: BTreeSet<TaskId>,
     pub unreleased: BTreeSet<StageId>,
+    pub answered: bool,
     pub stopped: bool,
     pub cancelled: bool,
     pub fatal: BTreeSet<TaskId>,
     pub failures: BTreeMap<TaskId, u32>,
+    /// Tasks that have failed, and when they may be tried again.
+    pub paused: BTreeMap<TaskId, u64>,
     pub something_was_lost: bool,
 }
 
 pub struct SeenAttempt {
     pub worker: WorkerId,
+    /// And where from, unless somebody has found that it is lost.
+    pub reads: BTreeSet<(OutputId, WorkerId)>,
     pub cancelled: bool,
     pub ended: bool,
 }
@@ -72,6 +82,7 @@ impl Watch {
         self.check_outputs(event, wanted, actions, scheduler);
         actions.iter().for_each(|action| self.check_action(action, scheduler));
         self.check_slots();
+        self.check_answers();
         assert_eq!(scheduler.query_count(), self.queries.len(), "queries that have not ended");
     }
 
@@ -99,10 +110,12 @@ impl Watch {
                     outputs: BTreeMap::new(),
                     ever_finished: BTreeSet::new(),
                     unreleased: BTreeSet::new(),
+                    answered: false,
                     stopped: false,
                     cancelled: false,
                     fatal: BTreeSet::new(),
                     failures: BTreeMap::new(),
+                    paused: BTreeMap::new(),
                     something_was_lost: false,
                 };
                 self.queries.insert(*query, seen);
@@ -135,7 +148,8 @@ impl Watch {
             Event::QueryCancelled { query } => {
                 self.queries.get_mut(query).into_iter().for_each(|q| q.cancelled = true);
             }
-            Event::WorkerHeard { .. } | Event::Ticked { .. } => {}
+            Event::Ticked { now_ms } => self.now_ms = Some(*now_ms),
+            Event::WorkerHeard { .. } => {}
         }
         None
     }
@@ -146,7 +160,7 @@ impl Watch {
         if attempt.worker != worker || std::mem::replace(&mut attempt.ended, true) {
             return false;
         }
-        !attempt.cancelled && !seen.stopped
+        !attempt.cancelled && !seen.stopped && !seen.answered
     }
 
     fn attempt_failed(&mut self, query: QueryId, output: OutputId, failure: &Failure) {
@@ -155,8 +169,36 @@ impl Watch {
             Failure::Fatal => {
                 seen.fatal.insert(output.task);
             }
-            Failure::Transient | Failure::Stopped => *seen.failures.entry(output.task).or_default() += 1,
-            Failure::InputLost(_) => seen.something_was_lost = true,
+            Failure::Transient | Failure::Stopped => {
+                let failures = seen.failures.entry(output.task).or_default();
+                *failures += 1;
+                let pause_ms =
+                    (0..*failures - 1).fold(RETRY_PAUSE_MS, |ms, _| RETRY_PAUSE_MS_MAX.min(2 * ms));
+                let mut attempts = seen.attempts.iter().filter(|(o, _)| o.task == output.task);
+                let another_runs = attempts.any(|(_, a)| !a.ended && !a.cancelled);
+                if let Some(now_ms) = self.now_ms.filter(|_| !another_runs) {
+                    seen.paused.insert(output.task, now_ms + pause_ms);
+                }
+            }
+            Failure::InputLost(lost) => {
+                seen.something_was_lost = true;
+                seen.attempts.values_mut().for_each(|a| a.reads.retain(|(output, _)| !lost.contains(output)));
+            }
+        }
+    }
+
+    /// A query whose result is there was answered. One with a stage without tasks may wait in vain: such a stage is
+    /// done when what it would read is there, whether anybody reads that or not.
+    fn check_answers(&self) {
+        for (query, seen) in self.queries.iter().filter(|(_, seen)| !seen.stopped && !seen.answered) {
+            let is_there = |stage: &StageId| {
+                let partitions = 0..seen.shape.stages[stage.0 as usize].tasks;
+                let mut tasks = partitions.map(|partition| TaskId { stage: *stage, partition });
+                tasks.all(|task| seen.outputs.contains_key(&task))
+            };
+            let may_wait = seen.shape.stages.iter().any(|s| s.tasks == 0);
+            let is_done = !may_wait && seen.shape.results.iter().all(is_there);
+            assert!(!is_done, "query {} waits for nothing", query.0);
         }
     }
 
@@ -177,7 +219,7 @@ impl Watch {
     ) {
         for (&query, seen) in &mut self.queries {
             let ends = |a: &Action| match a {
-                Action::Finish { query: q } | Action::Abandon { query: q, .. } => *q == query,
+                Action::Answer { query: q } | Action::Abandon { query: q, .. } => *q == query,
                 _ => false,
             };
             let wanted = wanted.filter(|(q, _)| *q == query).map(|(_, output)| output);
@@ -191,7 +233,7 @@ impl Watch {
                 let tasks = seen.shape.stages[output.task.stage.0 as usize].tasks;
                 self.exchanges.kept(query, output, tasks);
             }
-            if actions.iter().any(ends) {
+            if seen.answered || actions.iter().any(ends) {
                 continue;
             }
             let released = |task: TaskId| actions.contains(&Action::Release { query, stage: task.stage });

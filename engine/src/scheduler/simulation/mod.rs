@@ -101,3 +101,18 @@ fn two_versions_of_an_output_are_found() {
 fn a_blind_second_attempt_is_found() {
     is_found(PlantedBug::SpeculatesBlindly);
 }
+
+#[test]
+fn a_late_answer_is_found() {
+    is_found(PlantedBug::AnswersLate);
+}
+
+#[test]
+fn a_worker_that_goes_while_it_is_read_is_found() {
+    is_found(PlantedBug::DismissesReadWorkers);
+}
+
+#[test]
+fn a_task_that_is_tried_again_at_once_is_found() {
+    is_found(PlantedBug::RetriesAtOnce);
+}

@@ -96,7 +96,9 @@ impl World {
             content = mixed(content ^ mixed(u64::from(attempt.0) + 1));
         }
         self.watch.made.insert(key, Made { content, read });
-        self.worker(worker).outputs.insert(key, content);
+        if !self.workers[&worker].ended.contains(&query) {
+            self.worker(worker).outputs.insert(key, content);
+        }
         self.send(worker, Event::TaskFinished { query, output, worker });
     }
 

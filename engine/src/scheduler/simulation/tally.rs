@@ -28,6 +28,7 @@ pub const ALL: &[&str] = &[
     "an attempt was cancelled",
     "an output was discarded",
     "a task was run again",
+    "an answer was early",
 ];
 
 impl Tally {
@@ -55,6 +56,9 @@ impl Tally {
             Action::Cancel { .. } => Some("an attempt was cancelled"),
             Action::Discard { .. } => Some("an output was discarded"),
             Action::Release { .. } | Action::Stop { .. } => None,
+            Action::Answer { query } => {
+                (!actions.contains(&Action::Finish { query: *query })).then_some("an answer was early")
+            }
             Action::Finish { .. } => Some("a query finished"),
             Action::Abandon { cause, .. } => Some(match cause {
                 Cause::Failed { .. } => "a task failed for good",

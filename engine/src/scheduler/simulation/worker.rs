@@ -1,7 +1,7 @@
 //! A worker as the simulator knows it: what runs in its process, what it holds, and what of it the scheduler can
 //! see. Its process and its connection live apart: it may be cut off and not know, or be dead and not be missed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dovetail_planner::graph::{StageId, TaskId};
 
@@ -20,6 +20,8 @@ pub struct SimWorker {
     pub running: BTreeMap<Key, Work>,
     /// What it holds can be read by others as long as it is alive. The value is the content.
     pub outputs: BTreeMap<Key, u64>,
+    /// Queries that have ended: what still runs of them leaves nothing.
+    pub ended: BTreeSet<QueryId>,
     /// Times of the latest messages each way: later ones come after.
     pub last_in_ms: u64,
     pub last_out_ms: u64,
@@ -69,6 +71,7 @@ impl SimWorker {
             hung_until_ms: 0,
             running: BTreeMap::new(),
             outputs: BTreeMap::new(),
+            ended: BTreeSet::new(),
             last_in_ms: 0,
             last_out_ms: 0,
         }
@@ -98,7 +101,9 @@ impl SimWorker {
             }
             Message::End(query) => {
                 self.outputs.retain(|(q, _), _| q != query);
-                self.running.retain(|(q, _), _| q != query);
+                self.ended.insert(*query);
+                let of_query = self.running.iter_mut().filter(|((q, _), _)| q == query);
+                of_query.for_each(|(_, work)| work.cancelled = true);
             }
         }
     }

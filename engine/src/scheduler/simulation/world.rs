@@ -263,7 +263,9 @@ impl World {
             }
             Action::Release { query, stage } => self.deliver_all(|| Message::Release(query, stage)),
             Action::Stop { query } => self.deliver_all(|| Message::Stop(query)),
-            Action::Finish { query } => self.ended(query, None),
+            Action::Answer { query } => self.ended(query, None),
+            // Everything of it was dropped with the answer.
+            Action::Finish { .. } => {}
             Action::Abandon { query, cause } => self.ended(query, Some(cause)),
             Action::Dismiss { worker } => self.deliver(worker, Message::Dismiss),
             Action::Disconnect { worker } => {

@@ -1,4 +1,4 @@
-//! Which ready task goes where, after each event; and which leaving worker may go.
+//! Which ready task goes where, after each event.
 //!
 //! What always holds: afterwards no slot is free that a ready task could take, save one for which all its tasks
 //! wait for another worker.
@@ -41,23 +41,6 @@ impl Scheduler {
         }
         for (id, task) in passed_over {
             self.with_query(id, actions, |q, _| q.put_back(task));
-        }
-    }
-
-    /// Leaving workers that run nothing: what they hold is made elsewhere, and they are told to go.
-    pub(super) fn see_off(&mut self, actions: &mut Vec<Action>) {
-        for worker in self.workers.take_evacuable() {
-            for id in self.query_ids() {
-                self.with_query(id, actions, |query, cx| {
-                    if query.stopping.is_none() {
-                        let held = query.held_by(worker);
-                        query.evacuate(&held, cx);
-                    }
-                });
-            }
-        }
-        for worker in self.workers.take_unneeded() {
-            actions.push(Action::Dismiss { worker });
         }
     }
 

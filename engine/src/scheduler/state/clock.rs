@@ -1,4 +1,5 @@
-//! What time does: workers whose lease has run out, queries that wait in vain, tasks that take too long.
+//! What time does: workers whose lease has run out, queries that wait in vain, pauses before tasks are tried again,
+//! tasks that take too long.
 //!
 //! The clock is the driver's, which says how late it is; a scheduler that is never told has no deadlines. What
 //! happened before the first tick has happened at its time.
@@ -8,8 +9,11 @@ use dovetail_planner::graph::TaskId;
 use super::super::events::{Action, Cause, OutputId, QueryId, WorkerId};
 use super::planted::PlantedBug;
 use super::query::{Context, Query, Running};
-use super::stage::ANYWHERE;
-use super::{LEASE_MS, SPECULATION_AFTER_MS, SPECULATION_TIMES_MEAN, Scheduler, WAIT_FOR_WORKERS_MS};
+use super::stage::{ANYWHERE, Phase};
+use super::{
+    LEASE_MS, RETRY_PAUSE_MS, RETRY_PAUSE_MS_MAX, SPECULATION_AFTER_MS, SPECULATION_TIMES_MEAN, Scheduler,
+    WAIT_FOR_WORKERS_MS,
+};
 
 impl Scheduler {
     pub(super) fn ticked(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
@@ -26,6 +30,10 @@ impl Scheduler {
         for worker in self.workers.silent(now_ms) {
             actions.push(Action::Disconnect { worker });
             self.worker_lost(worker, actions);
+        }
+        let with_pauses = self.queries.iter().filter(|(_, q)| !q.paused.is_empty());
+        for id in with_pauses.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.with_query(id, actions, |q, cx| q.end_pauses(cx));
         }
         self.abandon_those_without_workers(now_ms, actions);
         self.workers.evacuate_again();
@@ -67,6 +75,26 @@ impl Scheduler {
 }
 
 impl Query {
+    /// A task that has just failed is not tried again at once, unless another attempt of it runs.
+    pub fn pause(&mut self, task: TaskId, cx: &Context) {
+        let phase = &mut self.stages[task.stage.0 as usize].phases[task.partition as usize];
+        if *phase != Phase::Waiting || !cx.has_clock || cx.has(PlantedBug::RetriesAtOnce) {
+            return;
+        }
+        *phase = Phase::Paused;
+        let failures = self.histories.get(&task).map_or(1, |h| h.failures);
+        let pause_ms = RETRY_PAUSE_MS << failures.saturating_sub(1).min(RETRY_PAUSE_MS_MAX.ilog2());
+        self.paused.insert(task, cx.now_ms + pause_ms.min(RETRY_PAUSE_MS_MAX));
+    }
+
+    fn end_pauses(&mut self, cx: &Context) {
+        let over = self.paused.extract_if(.., |_, until_ms| *until_ms <= cx.now_ms);
+        for task in over.map(|(task, _)| task).collect::<Vec<_>>() {
+            self.stages[task.stage.0 as usize].phases[task.partition as usize] = Phase::Waiting;
+            self.try_ready(task);
+        }
+    }
+
     /// Tasks with one running attempt that takes too long, and where that is.
     fn stragglers(&self, cx: &Context) -> Vec<(TaskId, WorkerId)> {
         if self.stopping.is_some() {

@@ -162,6 +162,7 @@ impl Query {
                     self.output_gone(TaskId { stage: id, partition });
                 }
                 Phase::Running => self.cancel_attempts(TaskId { stage: id, partition }, cx),
+                Phase::Paused => drop(self.paused.remove(&TaskId { stage: id, partition })),
                 Phase::Waiting | Phase::Ready | Phase::Gone => {}
             }
         }

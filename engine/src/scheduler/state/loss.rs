@@ -121,7 +121,7 @@ impl Query {
         let finished = self.histories.get(&reader).is_some_and(|h| h.finished);
         match self.stages[reader.stage.0 as usize].phases[reader.partition as usize] {
             Phase::Running | Phase::Finished | Phase::Gone => true,
-            Phase::Waiting | Phase::Ready => finished,
+            Phase::Waiting | Phase::Ready | Phase::Paused => finished,
         }
     }
 

@@ -7,7 +7,8 @@
 //!   ([`loss`]); if that could show two versions of the same rows to a query, the query is stopped instead;
 //! - a stage's outputs are released when every stage that reads them has finished, again if they were made
 //!   again;
-//! - every submitted query ends in exactly one `Finish` or `Abandon`, after its last attempt has ended;
+//! - every submitted query ends in exactly one `Finish` or `Abandon`, after its last attempt has ended; before a
+//!   `Finish` comes one `Answer`, as soon as the result is there;
 //! - messages about attempts may be late or doubled: what does not fit is discarded or ignored, never asserted;
 //! - ready tasks start depth first: the planner numbers stages so that a subtree comes before the next
 //!   one, and along forward edges a consumer goes before further producers, so intermediates die young.
@@ -18,6 +19,7 @@
 mod assign;
 mod clock;
 mod flow;
+mod leaving;
 mod loss;
 mod planted;
 mod query;
@@ -34,7 +36,7 @@ use dovetail_planner::graph::{StageId, TaskId};
 use super::events::{Action, Attempt, Cause, Event, OutputId, QueryId, WorkerId};
 #[cfg(test)]
 pub(in crate::scheduler) use planted::PlantedBug;
-use query::{Context, Query};
+use query::{Context, Ending, Query};
 use workers::Workers;
 
 /// Failures of its own after which a task is given up.
@@ -43,6 +45,10 @@ pub const ATTEMPTS_MAX: u32 = 4;
 /// How often a task is run again because its input, its output or its worker was lost; then it is given up. A
 /// task that takes its workers along is bounded by this.
 pub const LOSSES_MAX: u32 = 20;
+
+/// Before a task that has failed is tried again; twice as long after each further failure.
+pub const RETRY_PAUSE_MS: u64 = 200;
+pub const RETRY_PAUSE_MS_MAX: u64 = 1_000;
 
 /// A worker that is silent for so long is taken for lost.
 pub const LEASE_MS: u64 = 5_000;
@@ -92,7 +98,7 @@ impl Scheduler {
             Event::WorkerHeard { worker } => self.heard(worker),
             Event::WorkerLeaving { worker } => {
                 self.heard(worker);
-                self.workers.leaving(worker, self.now_ms());
+                self.leaving(worker, actions);
             }
             Event::WorkerLost { worker } => self.worker_lost(worker, actions),
             Event::TaskFinished { query, output, worker } => {
@@ -200,16 +206,20 @@ impl Scheduler {
             workers: &mut self.workers,
             actions,
             now_ms,
+            has_clock: self.now_ms.is_some(),
             #[cfg(test)]
             planted: self.planted,
         };
         change(query, &mut context);
+        query.answer(&mut context);
         match query.end() {
-            Some(end) => {
+            Some(Ending::Answered) => {
+                actions.push(Action::Finish { query: id });
+                self.queries.remove(&id);
+            }
+            Some(Ending::Abandoned(cause)) => {
                 query.forget_outputs(&mut context);
-                actions.push(
-                    end.map_or(Action::Finish { query: id }, |cause| Action::Abandon { query: id, cause }),
-                );
+                actions.push(Action::Abandon { query: id, cause });
                 self.queries.remove(&id);
             }
             None => self.note_runnable(id),

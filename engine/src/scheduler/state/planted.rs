@@ -16,6 +16,12 @@ pub(in crate::scheduler) enum PlantedBug {
     IgnoresReplayability,
     /// A second attempt is started although what the first has read is lost by now.
     SpeculatesBlindly,
+    /// A query is answered when its last attempt has ended, not when its result is there.
+    AnswersLate,
+    /// A leaving worker is dismissed although a task reads what it holds.
+    DismissesReadWorkers,
+    /// A task that has failed is tried again without a pause.
+    RetriesAtOnce,
 }
 
 impl Context<'_> {

@@ -22,10 +22,20 @@ pub struct Query {
     pub(super) running: BTreeMap<OutputId, Running>,
     /// Of tasks that do not run for the first time, or not once.
     pub(super) histories: BTreeMap<TaskId, History>,
+    /// Tasks that are [`Phase::Paused`], and until when.
+    pub(super) paused: BTreeMap<TaskId, u64>,
     pub(super) unfinished_stages: u32,
-    /// Failed or cancelled: only waiting for running attempts to end.
-    pub(super) stopping: Option<Cause>,
+    /// Only waiting for running attempts to end.
+    pub(super) stopping: Option<Ending>,
     pub(super) submitted_ms: u64,
+}
+
+/// How a query will have ended when its last attempt has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Answered,
+    /// Failed or cancelled.
+    Abandoned(Cause),
 }
 
 /// An attempt that has not ended.
@@ -55,6 +65,8 @@ pub struct Context<'a> {
     pub workers: &'a mut Workers,
     pub actions: &'a mut Vec<Action>,
     pub now_ms: u64,
+    /// Whether the time is told at all.
+    pub has_clock: bool,
     #[cfg(test)]
     pub planted: Option<PlantedBug>,
 }
@@ -82,6 +94,7 @@ impl Query {
             ready: Default::default(),
             running: BTreeMap::new(),
             histories: BTreeMap::new(),
+            paused: BTreeMap::new(),
             stopping: None,
             submitted_ms: now_ms,
         }
@@ -91,10 +104,19 @@ impl Query {
         self.running.len() as u32
     }
 
-    /// Whether it has ended, and if it was abandoned, why.
-    pub fn end(&self) -> Option<Option<Cause>> {
-        let ended = self.running.is_empty() && (self.stopping.is_some() || self.unfinished_stages == 0);
-        ended.then_some(self.stopping)
+    /// If all stages are done: the result is given now, whoever still runs in vain.
+    pub fn answer(&mut self, cx: &mut Context) {
+        let is_late = cx.has(PlantedBug::AnswersLate) && !self.running.is_empty();
+        if self.stopping.is_none() && self.unfinished_stages == 0 && !is_late {
+            self.forget_outputs(cx);
+            self.stopping = Some(Ending::Answered);
+            cx.actions.push(Action::Answer { query: cx.query });
+        }
+    }
+
+    /// Whether it has ended, and how.
+    pub fn end(&self) -> Option<Ending> {
+        self.stopping.filter(|_| self.running.is_empty())
     }
 
     pub fn is_wanted(&self, output: OutputId, worker: WorkerId) -> bool {
@@ -103,14 +125,16 @@ impl Query {
     }
 
     pub fn output(&self, task: TaskId) -> Option<(Attempt, WorkerId)> {
-        let kept = self.stages.get(task.stage.0 as usize)?.kept(task.partition)?;
+        let stage =
+            self.stages.get(task.stage.0 as usize).filter(|_| self.stopping != Some(Ending::Answered))?;
+        let kept = stage.kept(task.partition)?;
         Some((kept.attempt, kept.worker))
     }
 
     /// No task of it will be started any more.
     pub fn stop(&mut self, cause: Cause, cx: &mut Context) {
         if self.stopping.is_none() {
-            self.stopping = Some(cause);
+            self.stopping = Some(Ending::Abandoned(cause));
             cx.actions.push(Action::Stop { query: cx.query });
         }
     }
@@ -121,7 +145,7 @@ impl Query {
         let again = match phase {
             Phase::Ready => false,
             Phase::Running => true,
-            Phase::Waiting | Phase::Finished | Phase::Gone => {
+            Phase::Waiting | Phase::Paused | Phase::Finished | Phase::Gone => {
                 panic!("{task:?} of query {} is started while {phase:?}", cx.query.0)
             }
         };
@@ -136,6 +160,7 @@ impl Query {
         let output = OutputId { task, attempt };
         self.running.insert(output, Running { worker, started_ms: cx.now_ms, cancelled: false });
         cx.workers.started(worker);
+        self.note_reader(output, cx);
         cx.actions.push(Action::Run { query: cx.query, output, worker });
     }
 
@@ -191,6 +216,9 @@ impl Query {
         if let Err(cause) = self.lose(&lost, cx) {
             return self.stop(cause, cx);
         }
+        if is_its_own {
+            self.pause(task, cx);
+        }
         self.try_ready(task);
     }
 
@@ -201,6 +229,7 @@ impl Query {
         let mut ended = vec![];
         for output in gone {
             let running = self.running.remove(&output).expect("invariant: it was just listed");
+            cx.workers.reads_no_more((cx.query, output));
             if !running.cancelled {
                 ended.push(output.task);
             }
@@ -237,7 +266,7 @@ impl Query {
         held
     }
 
-    /// The query has ended: its outputs count for their workers no more.
+    /// The outputs count for their workers no more.
     pub fn forget_outputs(&mut self, cx: &mut Context) {
         for stage in self.stages.iter().filter(|s| !s.outputs.is_empty()) {
             for kept in (0..stage.tasks()).filter_map(|task| stage.kept(task)) {
@@ -263,6 +292,7 @@ impl Query {
         for (&output, running) in self.running.range_mut(all) {
             if !running.cancelled {
                 running.cancelled = true;
+                cx.workers.reads_no_more((cx.query, output));
                 cx.actions.push(Action::Cancel { query: cx.query, output, worker: running.worker });
             }
         }
@@ -275,6 +305,7 @@ impl Query {
             return None;
         }
         cx.workers.ended(worker);
+        cx.workers.reads_no_more((cx.query, output));
         self.running.remove(&output)
     }
 

@@ -53,6 +53,8 @@ pub enum Phase {
     Waiting,
     /// Its inputs are there.
     Ready,
+    /// For the end of a pause after a failure, whether its inputs are there or not.
+    Paused,
     /// One attempt or more that could still become its output.
     Running,
     /// Its output is there.
@@ -66,7 +68,7 @@ impl Phase {
     pub fn is_done(self) -> bool {
         match self {
             Phase::Finished | Phase::Gone => true,
-            Phase::Waiting | Phase::Ready | Phase::Running => false,
+            Phase::Waiting | Phase::Ready | Phase::Paused | Phase::Running => false,
         }
     }
 }

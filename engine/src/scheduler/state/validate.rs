@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dovetail_planner::graph::{EdgeKind, StageId, TaskId};
 
 use super::Scheduler;
-use super::query::Query;
+use super::query::{Ending, Query};
 use super::stage::{Phase, Stage};
 
 impl Scheduler {
@@ -25,7 +25,8 @@ impl Scheduler {
                 loads.entry(running.worker).or_default().0 += 1;
             }
             for stage in &query.stages {
-                for kept in (0..stage.tasks()).filter_map(|t| stage.kept(t)) {
+                let counts = query.stopping != Some(Ending::Answered);
+                for kept in (0..stage.tasks()).filter_map(|t| stage.kept(t)).filter(|_| counts) {
                     loads.entry(kept.worker).or_default().1 += 1;
                     let there = self.workers.is_there(kept.worker) || query.stopping.is_some();
                     assert!(there || self.planted.is_some(), "an output is nowhere");
@@ -44,6 +45,9 @@ impl Query {
     fn validate(&self) {
         for (number, stage) in self.stages.iter().enumerate() {
             self.validate_stage(StageId(number as u32), stage);
+        }
+        if self.stopping == Some(Ending::Answered) {
+            assert!(self.running.values().all(|r| r.cancelled), "an attempt still counts after the answer");
         }
         let unfinished = self.stages.iter().filter(|s| !s.done).count() as u32;
         assert_eq!(unfinished, self.unfinished_stages, "stages that are not done");
@@ -81,6 +85,7 @@ impl Query {
         let there = forward.filter(|e| self.output(TaskId { stage: e.from, ..task }).is_some()).count();
         let counted = stage.forward_there.get(task.partition as usize).copied().unwrap_or(0);
         assert_eq!(there, usize::from(counted), "forward inputs of {task:?}");
+        assert_eq!(phase == Phase::Paused, self.paused.contains_key(&task), "{task:?} is paused");
         assert_eq!(phase == Phase::Ready, queued.contains(&task.partition), "{task:?} is queued");
         if self.stopping.is_some() {
             return;
@@ -90,7 +95,7 @@ impl Query {
         match phase {
             Phase::Waiting => assert!(!stage.has_inputs(task.partition), "{task:?} waits for nothing"),
             Phase::Ready => assert!(stage.has_inputs(task.partition), "{task:?} is not ready"),
-            Phase::Running | Phase::Finished | Phase::Gone => {}
+            Phase::Paused | Phase::Running | Phase::Finished | Phase::Gone => {}
         }
         if !phase.is_done() {
             for edge in &stage.inputs {

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::events::WorkerId;
+use super::super::events::{OutputId, QueryId, WorkerId};
 use super::LEASE_MS;
 
 #[derive(Debug, Default)]
@@ -32,6 +32,8 @@ struct Worker {
     leaving: bool,
     /// Of one that is leaving: what it holds is being made elsewhere, as far as possible.
     evacuated: bool,
+    /// Of one that is leaving: attempts that read what it holds.
+    readers: BTreeSet<(QueryId, OutputId)>,
     heard_ms: u64,
 }
 
@@ -45,8 +47,16 @@ pub enum Choice {
 
 impl Workers {
     pub fn joined(&mut self, worker: WorkerId, slots: u32, home: bool, now_ms: u64) {
-        let new =
-            Worker { slots, running: 0, held: 0, home, leaving: false, evacuated: false, heard_ms: now_ms };
+        let new = Worker {
+            slots,
+            running: 0,
+            held: 0,
+            home,
+            leaving: false,
+            evacuated: false,
+            readers: BTreeSet::new(),
+            heard_ms: now_ms,
+        };
         let before = self.all.insert(worker, new);
         assert!(before.is_none(), "worker {} has joined twice", worker.0);
         if home {
@@ -82,6 +92,27 @@ impl Workers {
             self.leaving.insert(id);
             self.note_free(id);
             self.without_others_since_ms = now_ms;
+        }
+    }
+
+    /// Whether one is leaving that was not told yet to go.
+    pub fn any_is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// If the worker is leaving, it is not to go before the reader has ended.
+    pub fn is_read_by(&mut self, worker: WorkerId, reader: (QueryId, OutputId)) {
+        if self.leaving.contains(&worker) {
+            let worker = self.all.get_mut(&worker).expect("invariant: leaving workers are there");
+            worker.readers.insert(reader);
+        }
+    }
+
+    /// An attempt has ended, or its result is not wanted any more.
+    pub fn reads_no_more(&mut self, reader: (QueryId, OutputId)) {
+        for leaving in &self.leaving {
+            let worker = self.all.get_mut(leaving).expect("invariant: leaving workers are there");
+            worker.readers.remove(&reader);
         }
     }
 
@@ -205,7 +236,8 @@ impl Workers {
         if self.leaving.is_empty() {
             return vec![];
         }
-        let unneeded = |id: &&WorkerId| self.all[*id].running == 0 && self.all[*id].held == 0;
+        let is_unneeded = |w: &Worker| w.running == 0 && w.held == 0 && w.readers.is_empty();
+        let unneeded = |id: &&WorkerId| is_unneeded(&self.all[*id]);
         let unneeded: Vec<WorkerId> = self.leaving.iter().filter(unneeded).copied().collect();
         unneeded.iter().for_each(|id| {
             self.leaving.remove(id);

@@ -11,7 +11,34 @@ fn a_transient_failure_is_tried_elsewhere() {
     let mut s = two_workers();
     assert_eq!(runs(&s.submit(shape(vec![stage(1, &[])]))), [(0, 0, 0, 1)]);
     assert_eq!(runs(&s.fail(output(0, 0, 0), 1, Failure::Transient)), [(0, 0, 1, 2)]);
-    assert_eq!(s.finish(output(0, 0, 1), 2), [Action::Finish { query: Q }]);
+    assert_eq!(s.finish(output(0, 0, 1), 2), ENDS);
+}
+
+#[test]
+fn a_failed_task_is_tried_again_after_a_pause_that_grows() {
+    let mut s = two_workers();
+    s.tick(1_000);
+    s.submit(shape(vec![stage(1, &[])]));
+    assert_eq!(s.fail(output(0, 0, 0), 1, Failure::Transient), []);
+    assert_eq!(s.tick(1_000 + RETRY_PAUSE_MS - 1), []);
+    assert_eq!(runs(&s.tick(1_000 + RETRY_PAUSE_MS)), [(0, 0, 1, 2)]);
+    assert_eq!(s.fail(output(0, 0, 1), 2, Failure::Transient), []);
+    assert_eq!(s.tick(1_000 + 3 * RETRY_PAUSE_MS - 1), []);
+    assert_eq!(runs(&s.tick(1_000 + 3 * RETRY_PAUSE_MS)), [(0, 0, 2, 1)]);
+    assert_eq!(s.finish(output(0, 0, 2), 1), ENDS);
+}
+
+#[test]
+fn what_a_paused_task_reads_may_be_lost_meanwhile() {
+    let mut s = Script::cluster(&[1, 1]);
+    s.tick(1);
+    s.submit(shape(vec![stage(1, &[]), stage(1, &[(0, EdgeKind::Hash)])]));
+    assert_eq!(runs(&s.finish(output(0, 0, 0), 1)), [(1, 0, 0, 1)]);
+    assert_eq!(s.fail(output(1, 0, 0), 1, Failure::Transient), []);
+    assert_eq!(runs(&s.lost(1)), [(0, 0, 1, 2)]);
+    s.heard(2);
+    assert_eq!(s.tick(1 + RETRY_PAUSE_MS), [], "its input is not there");
+    assert_eq!(runs(&s.finish(output(0, 0, 1), 2)), [(1, 0, 1, 2)]);
 }
 
 #[test]
@@ -61,7 +88,7 @@ fn what_nobody_asked_for_is_discarded() {
     assert_eq!(s.finish(output(9, 9, 0), 1), [discard(output(9, 9, 0), 1)]);
     assert_eq!(s.finish(output(0, 0, 0), 2), [discard(output(0, 0, 0), 2)]);
     assert_eq!(s.finish(output(0, 0, 0), 5), [], "of a worker that is not there");
-    assert_eq!(s.finish(output(0, 0, 0), 1), [Action::Finish { query: Q }]);
+    assert_eq!(s.finish(output(0, 0, 0), 1), ENDS);
     assert_eq!(s.finish(output(0, 0, 0), 1), [discard(output(0, 0, 0), 1)], "of a query that has ended");
 }
 

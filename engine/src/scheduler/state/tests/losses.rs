@@ -69,6 +69,7 @@ fn what_is_not_needed_any_more_is_not_made_to_its_end() {
             Action::Release { query: Q, stage: StageId(1) },
             Action::Release { query: Q, stage: StageId(0) },
             Action::Cancel { query: Q, output: output(0, 0, 1), worker: WorkerId(1) },
+            Action::Answer { query: Q },
         ]
     );
     assert_eq!(s.fail(output(0, 0, 1), 1, Failure::Stopped), [Action::Finish { query: Q }]);

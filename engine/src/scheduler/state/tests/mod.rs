@@ -15,6 +15,8 @@ use super::super::events::{
 use super::*;
 
 const Q: QueryId = QueryId(1);
+/// A query that ends when its result is there.
+const ENDS: [Action; 2] = [Action::Answer { query: Q }, Action::Finish { query: Q }];
 /// The worker of scripts that need only one.
 const W: WorkerId = WorkerId(0);
 

@@ -28,7 +28,7 @@ fn the_second_attempt_wins() {
     assert_eq!(s.finish(output(0, 2, 1), 3), [cancel]);
     let discard = Action::Discard { query: Q, output: output(0, 2, 0), worker: WorkerId(1) };
     assert_eq!(s.finish(output(0, 2, 0), 1), [discard]);
-    assert_eq!(s.finish(output(0, 3, 0), 2), [Action::Finish { query: Q }]);
+    assert_eq!(s.finish(output(0, 3, 0), 2), ENDS);
 }
 
 #[test]
@@ -36,8 +36,20 @@ fn the_second_attempt_loses() {
     let (mut s, _) = straggling(stage(4, &[]));
     let cancel = Action::Cancel { query: Q, output: output(0, 2, 1), worker: WorkerId(3) };
     assert_eq!(s.finish(output(0, 2, 0), 1), [cancel]);
-    assert_eq!(s.finish(output(0, 3, 0), 2), [], "an attempt has not ended");
+    let answer = [Action::Answer { query: Q }];
+    assert_eq!(s.finish(output(0, 3, 0), 2), answer, "an attempt has not ended");
     assert_eq!(s.fail(output(0, 2, 1), 3, Failure::Stopped), [Action::Finish { query: Q }]);
+}
+
+#[test]
+fn an_answer_does_not_wait_for_what_runs_in_vain() {
+    let (mut s, _) = straggling(stage(4, &[]));
+    s.finish(output(0, 2, 1), 3);
+    assert_eq!(s.finish(output(0, 3, 0), 2), [Action::Answer { query: Q }]);
+    // Neither a loss nor a cancellation makes anything run again.
+    assert_eq!(s.lost(3), []);
+    assert_eq!(s.on(Event::QueryCancelled { query: Q }), []);
+    assert_eq!(s.lost(1), [Action::Finish { query: Q }]);
 }
 
 #[test]
@@ -45,7 +57,7 @@ fn the_second_attempt_takes_over_when_the_first_fails() {
     let (mut s, _) = straggling(stage(4, &[]));
     assert_eq!(s.fail(output(0, 2, 0), 1, Failure::Transient), []);
     assert_eq!(s.finish(output(0, 2, 1), 3), []);
-    assert_eq!(s.finish(output(0, 3, 0), 2), [Action::Finish { query: Q }]);
+    assert_eq!(s.finish(output(0, 3, 0), 2), ENDS);
 }
 
 #[test]
