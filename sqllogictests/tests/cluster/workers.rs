@@ -10,10 +10,14 @@ use super::data::{QUERIES, query};
 use super::losses::{signal_to, world};
 use super::run::{Outcome, must_be_right, until_in_time, with_fault};
 
+/// Times that a query is run to be looked at.
+const TRIES_MAX: usize = 20;
+
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
         Trial::test("workers join while a query runs", joined),
         Trial::test("a query is cancelled", cancelled),
+        Trial::test("workers and tasks can be seen", seen),
     ];
     for number in QUERIES {
         let name = format!("a worker leaves, query {number}");
@@ -42,6 +46,33 @@ fn left(number: usize) -> Result<(), Failed> {
             _ => std::thread::sleep(Duration::from_millis(10)),
         }
     }
+}
+
+/// What the system's tables tell while a query runs.
+fn seen() -> Result<(), Failed> {
+    let (_cluster, session) = world(3, Recovery::On)?;
+    let told = |sql: &str| -> Result<String, String> {
+        session.execute(sql).map(|result| super::data::text(&result)).map_err(|e| e.to_string())
+    };
+    let workers = told("SELECT count(*) AS n, sum(slots) AS slots FROM system.workers WHERE NOT is_leaving")?;
+    if !workers.contains("| 3 | 3     |") {
+        return Err(format!("three workers of one slot are shown as\n{workers}").into());
+    }
+    let sql = query(21);
+    for _ in 0..TRIES_MAX {
+        let (running, text) = (session.clone(), sql.clone());
+        let query = std::thread::spawn(move || running.execute(&text).map(drop));
+        let mut is_seen = false;
+        while !query.is_finished() {
+            // The statement that looks is planned, and so looks, before it runs itself.
+            is_seen |= told("SELECT count(*) > 0 AS there FROM system.tasks")?.contains("true");
+        }
+        query.join().map_err(|_| "the query has panicked")?.map_err(|e| e.to_string())?;
+        if is_seen {
+            return Ok(());
+        }
+    }
+    Err("no task was ever seen".into())
 }
 
 fn joined() -> Result<(), Failed> {
