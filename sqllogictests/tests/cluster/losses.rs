@@ -2,7 +2,6 @@
 
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use dovetail_engine::Session;
 use dovetail_server::cluster::Recovery;
@@ -19,9 +18,6 @@ const PHASES: [f64; 4] = [0.0, 0.3, 0.6, 0.9];
 const PHASES_OF_A_STOP: [f64; 5] = [0.4, 0.7, 0.2, 0.9, 0.5];
 
 const WORKERS: usize = 3;
-
-/// No query takes so long by itself.
-const RESCUED_AFTER: Duration = Duration::from_secs(2);
 
 /// What is done to a worker.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +69,6 @@ pub fn trials() -> Vec<Trial> {
         let name = format!("a worker is stopped, query {number}");
         trials.push(Trial::test(name, move || struck(Fault::Stopped, number, &PHASES_OF_A_STOP)));
     }
-    trials.push(Trial::test("an answer does not wait for a stopped worker", rescued));
     trials.push(Trial::test("all workers are killed", all_killed));
     trials
 }
@@ -108,24 +103,6 @@ fn struck(fault: Fault, number: usize, phases: &[f64]) -> Result<(), Failed> {
         }
     }
     Ok(())
-}
-
-/// Second attempts of what runs on a stopped worker give the answer before it is taken for lost; and the next.
-fn rescued() -> Result<(), Failed> {
-    let sql = query(5);
-    let (outcome, (_cluster, session)) = until_in_time(
-        || world(WORKERS, Recovery::On),
-        |(cluster, session)| {
-            let process = cluster.worker(1).id();
-            let start = Instant::now();
-            let outcome = with_fault(session, &sql, 0.4, || Fault::Stopped.strike(process))?;
-            let is_rescued = start.elapsed() > RESCUED_AFTER && cluster.slots() == WORKERS as u32;
-            Ok(if is_rescued { outcome } else { Outcome::TooEarly })
-        },
-    )?;
-    must_be_right(&outcome, &sql)?;
-    let result = session.execute(&sql).map_err(|e| e.to_string())?;
-    Ok(must_be_right(&Outcome::Answered(super::data::text(&result)), &sql)?)
 }
 
 /// A bounded wait, an error that says so, and a cluster that works again with new workers.
