@@ -12,10 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dovetail_planner::graph::{StageId, TaskId};
 
-use super::super::events::{Action, Attempt, Event, Failure, GraphShape, OutputId, QueryId, WorkerId};
+use super::super::events::{
+    Action, Attempt, Event, Failure, GraphShape, OutputId, QueryId, Restored, WorkerId,
+};
 use super::super::state::Scheduler;
 use super::exchanges::Exchanges;
-use super::graph::reads;
+use super::graph::{reads, unread_stages};
 use super::worker::{Input, Key};
 
 #[derive(Default)]
@@ -26,6 +28,8 @@ pub struct Watch {
     /// What attempts have left: the content, and what it was made of.
     pub made: BTreeMap<Key, Made>,
     pub exchanges: Exchanges,
+    /// Queries of a scheduler that has died.
+    pub orphaned: BTreeMap<QueryId, Seen>,
 }
 
 #[derive(Clone)]
@@ -46,6 +50,8 @@ pub struct Seen {
     pub fatal: BTreeSet<TaskId>,
     pub failures: BTreeMap<TaskId, u32>,
     pub something_was_lost: bool,
+    /// Of this life of the scheduler.
+    pub first_attempt: u32,
 }
 
 pub struct SeenAttempt {
@@ -64,13 +70,22 @@ impl Watch {
     /// Called after the scheduler has answered an event.
     pub fn check(&mut self, event: &Event, actions: &[Action], scheduler: &Scheduler) {
         let wanted = self.take_in(event);
+        if let Event::QueryRestored { query, restored } = event {
+            self.restored(*query, restored, actions, scheduler);
+        }
         for action in actions {
             if let Action::Disconnect { worker } = action {
                 self.worker_lost(*worker);
             }
         }
         self.check_outputs(event, wanted, actions, scheduler);
-        actions.iter().for_each(|action| self.check_action(action, scheduler));
+        for action in actions {
+            match (event, action) {
+                // What is not wanted of a restored query was never accounted for.
+                (Event::QueryRestored { .. }, Action::Cancel { .. }) => {}
+                _ => self.check_action(action, scheduler),
+            }
+        }
         self.check_slots();
         assert_eq!(scheduler.query_count(), self.queries.len(), "queries that have not ended");
     }
@@ -104,6 +119,7 @@ impl Watch {
                     fatal: BTreeSet::new(),
                     failures: BTreeMap::new(),
                     something_was_lost: false,
+                    first_attempt: 0,
                 };
                 self.queries.insert(*query, seen);
             }
@@ -132,9 +148,58 @@ impl Watch {
             Event::QueryCancelled { query } => {
                 self.queries.get_mut(query).into_iter().for_each(|q| q.cancelled = true);
             }
-            Event::WorkerHeard { .. } | Event::Ticked { .. } => {}
+            Event::WorkerHeard { .. } | Event::Ticked { .. } | Event::QueryRestored { .. } => {}
         }
         None
+    }
+
+    /// The scheduler's process is gone, and with it whatever it knew.
+    pub fn scheduler_died(&mut self) {
+        for &query in self.queries.keys() {
+            self.exchanges.ended(query);
+        }
+        self.orphaned = std::mem::take(&mut self.queries);
+        self.workers.clear();
+    }
+
+    /// A query goes on. What the scheduler says that it has must be there; that it fits together is seen when the
+    /// query finishes.
+    fn restored(&mut self, query: QueryId, restored: &Restored, actions: &[Action], scheduler: &Scheduler) {
+        let mut seen = self.orphaned.remove(&query).expect("a query is restored once");
+        self.others_have_joined = true;
+        seen.shape = restored.shape.clone();
+        (seen.stopped, seen.something_was_lost) = (false, true);
+        seen.first_attempt = restored.first_attempt.0;
+        seen.failures.clear();
+        let unread = unread_stages(&seen.shape);
+        let stages = seen.shape.stages.iter().enumerate();
+        let tasks: Vec<TaskId> = stages
+            .flat_map(|(number, stage)| {
+                (0..stage.tasks).map(move |partition| TaskId { stage: StageId(number as u32), partition })
+            })
+            .collect();
+        seen.ever_finished.extend(tasks.iter().filter(|t| unread.contains(&t.stage)));
+        (seen.outputs, seen.unreleased) = Default::default();
+        for task in tasks {
+            let Some((attempt, worker)) = scheduler.output(query, task) else { continue };
+            let output = OutputId { task, attempt };
+            assert!(restored.held.contains(&(output, worker)), "nobody holds {output:?} of query {}", query.0);
+            let recorded = restored.recorded.iter().find(|o| o.task == task);
+            let is_held = |o: &&OutputId| restored.held.iter().any(|(held, _)| held == *o);
+            assert!(recorded.filter(is_held).is_none_or(|o| *o == output), "{output:?} is not the last");
+            seen.outputs.insert(task, (attempt, worker));
+            seen.ever_finished.insert(task);
+            seen.unreleased.insert(task.stage);
+            self.exchanges.kept(query, output, seen.shape.stages[task.stage.0 as usize].tasks);
+        }
+        let goes_on = |output: &OutputId| {
+            let cancels = |a: &Action| matches!(a, Action::Cancel { output: o, .. } if o == output);
+            !actions.iter().any(cancels)
+        };
+        let running = restored.running.iter().filter(|(output, _)| goes_on(output));
+        let attempt = |worker| SeenAttempt { worker, cancelled: false, ended: false };
+        seen.attempts = running.map(|(output, worker)| (*output, attempt(*worker))).collect();
+        self.queries.insert(query, seen);
     }
 
     fn attempt_ended(&mut self, query: QueryId, output: OutputId, worker: WorkerId) -> bool {

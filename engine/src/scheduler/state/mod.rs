@@ -8,6 +8,7 @@
 //! - a stage's outputs are released when every stage that reads them has finished, again if they were made
 //!   again;
 //! - every submitted query ends in exactly one `Finish` or `Abandon`, after its last attempt has ended;
+//! - a query of a scheduler that has died goes on with what its workers still hold ([`restore`]);
 //! - messages about attempts may be late or doubled: what does not fit is discarded or ignored, never asserted;
 //! - ready tasks start depth first: the planner numbers stages so that a subtree comes before the next
 //!   one, and along forward edges a consumer goes before further producers, so intermediates die young.
@@ -21,6 +22,7 @@ mod flow;
 mod loss;
 mod planted;
 mod query;
+mod restore;
 mod split;
 mod stage;
 #[cfg(test)]
@@ -84,6 +86,14 @@ impl Scheduler {
                 let before = self.queries.insert(query, new);
                 assert!(before.is_none(), "query {} was submitted twice", query.0);
                 self.with_query(query, actions, |q, cx| q.open_first(cx));
+            }
+            Event::QueryRestored { query, restored } => {
+                self.workers.expect_others(self.now_ms());
+                let mut new = Query::new(restored.shape.clone(), self.now_ms());
+                new.first_attempt = restored.first_attempt.0;
+                let before = self.queries.insert(query, new);
+                assert!(before.is_none(), "query {} is there already", query.0);
+                self.with_query(query, actions, |q, cx| q.restore(&restored, cx));
             }
             Event::WorkerJoined { worker, slots, home } => {
                 self.workers.joined(worker, slots, home, self.now_ms());

@@ -16,6 +16,8 @@ pub(in crate::scheduler) enum PlantedBug {
     IgnoresReplayability,
     /// A second attempt is started although what the first has read is lost by now.
     SpeculatesBlindly,
+    /// What a worker holds of a restored query is used although it may be made of what was made again since.
+    AdoptsAnything,
 }
 
 impl Context<'_> {
