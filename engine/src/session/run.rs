@@ -10,7 +10,7 @@ use dovetail_planner::lower::{Lowered, Parallelism, Sharing, lower};
 use dovetail_planner::physical::Query;
 use dovetail_planner::plan_query;
 
-use super::cluster::{Cluster, ClusterQuery};
+use super::cluster::{Cluster, ClusterQuery, DurableResult};
 use super::{Cancellation, RunningGuard, SchedulerKind, Session};
 use crate::error::{EngineError, Result};
 use crate::exchange::KeptReader;
@@ -35,7 +35,7 @@ pub struct Ran {
     pub schema: SchemaRef,
     pub rows: KeptReader,
     pub context: Arc<QueryContext>,
-    _running: RunningGuard,
+    pub(super) _running: RunningGuard,
 }
 
 impl Iterator for Ran {
@@ -58,14 +58,16 @@ impl Session {
         Ok(Planned { query, lowered, cluster })
     }
 
-    /// Runs a planned query, until its end or until it is stopped.
-    pub(super) fn run(&self, planned: &Planned, cancellation: &Cancellation) -> Result<Ran> {
+    /// Runs a planned query, until its end or until it is stopped. With a handle, a cluster may go on with it in
+    /// another process if this one ends.
+    pub(super) fn run(
+        &self,
+        planned: &Planned,
+        handle: Option<Vec<u8>>,
+        cancellation: &Cancellation,
+    ) -> Result<Ran> {
         let Lowered { graph, result, schema } = &planned.lowered;
-        let context = Arc::new(QueryContext::bounded(
-            planned.query.operator_count(),
-            self.memory.clone(),
-            self.spill.query(),
-        ));
+        let context = Arc::new(self.context(planned.query.operator_count()));
         let running = self.running.enter(context.clone());
         cancellation.attach(&context);
         if let Some(cluster) = &planned.cluster {
@@ -75,6 +77,7 @@ impl Session {
                 catalog: self.catalog.clone(),
                 context: context.clone(),
                 operators: planned.query.operator_count(),
+                durable: handle.map(|handle| DurableResult { handle, schema: schema.clone() }),
             })?;
             let rows = KeptReader::taking(rows);
             return Ok(Ran { schema: schema.clone(), rows, context, _running: running });
@@ -88,6 +91,11 @@ impl Session {
         }
         let rows = KeptReader::taking(run.kept_rows(*result));
         Ok(Ran { schema: schema.clone(), rows, context, _running: running })
+    }
+
+    /// The surroundings of a query with so many operators.
+    pub(super) fn context(&self, operators: usize) -> QueryContext {
+        QueryContext::bounded(operators, self.memory.clone(), self.spill.query())
     }
 
     fn parallelism(&self) -> Parallelism {

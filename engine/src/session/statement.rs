@@ -25,6 +25,7 @@ pub struct Statement {
     /// Whether it has rows, rather than changing something.
     pub is_query: bool,
     work: Work,
+    handle: Option<Vec<u8>>,
     snapshot: CatalogSnapshot,
 }
 
@@ -57,13 +58,15 @@ impl Session {
             Bound::Query(plan) => {
                 let planned = self.plan(plan, &snapshot)?;
                 let schema = planned.lowered.schema.clone();
-                Ok(Statement { schema, is_query: true, work: Work::Query(Box::new(planned)), snapshot })
+                let work = Work::Query(Box::new(planned));
+                Ok(Statement { schema, is_query: true, work, handle: None, snapshot })
             }
             other => {
                 let rows = command::schema(&other);
                 let is_query = rows.is_some();
                 let schema = rows.unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
-                Ok(Statement { schema, is_query, work: Work::Other(Box::new(other)), snapshot })
+                let work = Work::Other(Box::new(other));
+                Ok(Statement { schema, is_query, work, handle: None, snapshot })
             }
         }
     }
@@ -73,12 +76,20 @@ impl Session {
         cancellation.check()?;
         match statement.work {
             Work::Query(planned) => {
-                let ran = self.run(&planned, cancellation)?;
+                let ran = self.run(&planned, statement.handle, cancellation)?;
                 let (schema, kind) = (ran.schema.clone(), StatementKind::Query);
                 Ok(ResultStream { schema, kind, batches: Box::new(ran) })
             }
             Work::Other(bound) => command::execute(self, *bound, &statement.snapshot, cancellation),
         }
+    }
+}
+
+impl Statement {
+    /// Names the result, so that a cluster that outlives this process can be asked for it. The name is as good as a
+    /// secret: nobody must be able to guess it.
+    pub fn with_handle(self, handle: Vec<u8>) -> Statement {
+        Statement { handle: Some(handle), ..self }
     }
 }
 

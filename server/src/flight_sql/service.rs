@@ -25,6 +25,7 @@ use super::prepared::PreparedStatements;
 use super::refusals::{malformed, no_substrait, no_transactions, refuse_parameters, refuse_transaction};
 use super::rows::stream_of_batches;
 use super::statements::{Promised, Statements};
+use crate::cluster::DurableResults;
 
 /// Flight SQL over a session.
 #[derive(Clone)]
@@ -38,8 +39,8 @@ type DoGet = Result<Response<<Service as FlightService>::DoGetStream>, Status>;
 type Info = Result<Response<FlightInfo>, Status>;
 
 impl Service {
-    pub fn new(session: Arc<Session>, limits: Limits) -> Service {
-        let statements = Statements { session, operations: Operations::new(limits) };
+    pub fn new(session: Arc<Session>, limits: Limits, durable: Option<Arc<DurableResults>>) -> Service {
+        let statements = Statements { session, operations: Operations::new(limits, durable) };
         Service { statements, prepared: Arc::new(PreparedStatements::new(limits)), limits }
     }
 
@@ -218,8 +219,7 @@ impl FlightSqlService for Service {
     /// Some clients fetch a prepared statement without asking for its FlightInfo before.
     async fn do_get_prepared_statement(&self, c: CommandPreparedStatementQuery, _: Request<Ticket>) -> DoGet {
         let sql = self.prepared.sql(&c.prepared_statement_handle)?;
-        let promised = self.statements.promise(sql).await?;
-        Ok(Response::new(self.statements.redeem(&promised.handle).await?))
+        Ok(Response::new(self.statements.run_at_once(sql).await?))
     }
 
     async fn do_get_catalogs(&self, c: CommandGetCatalogs, _: Request<Ticket>) -> DoGet {

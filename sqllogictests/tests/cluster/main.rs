@@ -9,16 +9,18 @@ mod data;
 mod links;
 mod losses;
 mod proxy;
+mod restart;
 mod run;
+mod server;
 mod workers;
 
 use std::process::ExitCode;
 
-use dovetail_sqllogictests::cluster::became_a_worker;
+use dovetail_sqllogictests::cluster::became_a_process;
 use sqllogictest::harness::{Arguments, Trial, run};
 
 fn main() -> ExitCode {
-    if let Some(code) = became_a_worker() {
+    if let Some(code) = became_a_process() {
         return code;
     }
     data::write();
@@ -26,5 +28,6 @@ fn main() -> ExitCode {
     trials.extend(losses::trials());
     trials.extend(workers::trials());
     trials.extend(links::trials());
+    trials.extend(restart::trials());
     run(&Arguments::from_args(), trials).exit_code()
 }

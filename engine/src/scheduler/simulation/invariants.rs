@@ -160,6 +160,7 @@ impl Watch {
         }
         self.orphaned = std::mem::take(&mut self.queries);
         self.workers.clear();
+        self.others_have_joined = false;
     }
 
     /// A query goes on. What the scheduler says that it has must be there; that it fits together is seen when the
@@ -183,7 +184,11 @@ impl Watch {
         for task in tasks {
             let Some((attempt, worker)) = scheduler.output(query, task) else { continue };
             let output = OutputId { task, attempt };
-            assert!(restored.held.contains(&(output, worker)), "nobody holds {output:?} of query {}", query.0);
+            assert!(
+                restored.held.contains(&(output, worker)),
+                "nobody holds {output:?} of query {}",
+                query.0
+            );
             let recorded = restored.recorded.iter().find(|o| o.task == task);
             let is_held = |o: &&OutputId| restored.held.iter().any(|(held, _)| held == *o);
             assert!(recorded.filter(is_held).is_none_or(|o| *o == output), "{output:?} is not the last");
@@ -193,8 +198,13 @@ impl Watch {
             self.exchanges.kept(query, output, seen.shape.stages[task.stage.0 as usize].tasks);
         }
         let goes_on = |output: &OutputId| {
-            let cancels = |a: &Action| matches!(a, Action::Cancel { output: o, .. } if o == output);
-            !actions.iter().any(cancels)
+            // A query that is begun anew is over everywhere.
+            let ends = |a: &Action| match a {
+                Action::Cancel { output: o, .. } => o == output,
+                Action::Abandon { .. } => true,
+                _ => false,
+            };
+            !actions.iter().any(ends)
         };
         let running = restored.running.iter().filter(|(output, _)| goes_on(output));
         let attempt = |worker| SeenAttempt { worker, cancelled: false, ended: false };

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::restart::ATTEMPTS_OF_A_LIFE;
 use super::super::events::{Action, Cause, Event, Failure, Restored};
+use super::restart::ATTEMPTS_OF_A_LIFE;
 
 /// How often, by name.
 #[derive(Default)]
@@ -59,7 +59,9 @@ impl Tally {
             | Event::Ticked { .. } => None,
         };
         let actions = actions.iter().filter_map(|action| match action {
-            Action::Run { output, .. } => (output.attempt.0 % ATTEMPTS_OF_A_LIFE > 0).then_some("a task was run again"),
+            Action::Run { output, .. } => {
+                (output.attempt.0 % ATTEMPTS_OF_A_LIFE > 0).then_some("a task was run again")
+            }
             Action::Cancel { .. } => Some("an attempt was cancelled"),
             Action::Discard { .. } => Some("an output was discarded"),
             Action::Release { .. } | Action::Stop { .. } => None,
@@ -78,17 +80,12 @@ impl Tally {
     }
 
     fn count_restored(&mut self, restored: &Restored, actions: &[Action]) {
-        let begun_anew = |a: &Action| {
-            matches!(a, Action::Abandon { cause: Cause::NotReplayable { .. }, .. })
-        };
+        let begun_anew = |a: &Action| matches!(a, Action::Abandon { cause: Cause::NotReplayable { .. }, .. });
         let drops = |a: &&Action| matches!(a, Action::Discard { .. });
         let stops = |a: &&Action| matches!(a, Action::Cancel { .. });
         let all = [
             (actions.iter().any(begun_anew), "a restored query was begun anew"),
-            (
-                restored.held.len() > actions.iter().filter(drops).count(),
-                "a query was restored with outputs",
-            ),
+            (restored.held.len() > actions.iter().filter(drops).count(), "a query was restored with outputs"),
             (
                 restored.running.len() > actions.iter().filter(stops).count(),
                 "a query was restored with running attempts",
