@@ -1,4 +1,5 @@
-//! Where a session's queries run when there are workers: behind a trait, because this crate knows no network.
+//! Where a session's queries run when there are workers: behind a trait, because this crate knows no network. A cluster
+//! may outlive the process that has begun a query: another session goes on with it ([`Session::resume`]).
 
 use std::sync::Arc;
 

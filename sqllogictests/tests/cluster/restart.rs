@@ -6,6 +6,7 @@ use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dovetail_engine::{EngineError, QueryResult};
@@ -47,13 +48,21 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-type Answer = Receiver<Result<QueryResult, EngineError>>;
+/// A query on its way.
+struct Asked {
+    answer: Receiver<Result<QueryResult, EngineError>>,
+    /// What the person at the client has been told meanwhile.
+    told: Arc<Mutex<Vec<String>>>,
+}
 
 /// Asks a server, from a thread of its own.
-fn ask(processes: &Processes, sql: &str) -> Result<Answer, String> {
+fn ask(processes: &Processes, sql: &str) -> Result<Asked, String> {
     let address = processes.url().parse().map_err(|e| format!("{e}"))?;
     let session = RemoteSession::connect(&address, &Security::default()).map_err(|e| e.to_string())?;
-    let (sender, receiver) = std::sync::mpsc::channel();
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let lines = told.clone();
+    let session = session.with_notice(move |text| lines.lock().unwrap().push(text.to_owned()));
+    let (sender, answer) = std::sync::mpsc::channel();
     let sql = sql.to_owned();
     std::thread::spawn(move || {
         let result = session.stream(&sql).and_then(|stream| {
@@ -63,11 +72,11 @@ fn ask(processes: &Processes, sql: &str) -> Result<Answer, String> {
         // Nobody listens any more when the query has hung.
         let _ = sender.send(result);
     });
-    Ok(receiver)
+    Ok(Asked { answer, told })
 }
 
-fn outcome(answer: &Answer) -> Result<Outcome, String> {
-    match answer.recv_timeout(HANGS) {
+fn outcome(asked: &Asked) -> Result<Outcome, String> {
+    match asked.answer.recv_timeout(HANGS) {
         Ok(Ok(result)) => Ok(Outcome::Answered(data::text(&result))),
         Ok(Err(error)) => Ok(Outcome::Failed(error)),
         Err(_) => Err("the query hangs".into()),
@@ -82,10 +91,10 @@ fn all_tasks(sql: &str) -> Result<BTreeSet<Task>, String> {
 }
 
 /// Waits until so many tasks have ended. Says whether that came before the query's end.
-fn wait_for_tasks(processes: &Processes, answer: &Answer, tasks: usize) -> Result<bool, String> {
+fn wait_for_tasks(processes: &Processes, asked: &Asked, tasks: usize) -> Result<bool, String> {
     let start = Instant::now();
     while processes.ended().values().sum::<usize>() < tasks {
-        match answer.try_recv() {
+        match asked.answer.try_recv() {
             Ok(_) | Err(TryRecvError::Disconnected) => return Ok(false),
             Err(TryRecvError::Empty) if start.elapsed() > HANGS => return Err("the query hangs".into()),
             Err(TryRecvError::Empty) => std::thread::sleep(Duration::from_millis(1)),
@@ -105,22 +114,28 @@ fn struck(
     let tasks = ((all.len() as f64 * phase) as usize).max(1);
     let start = || Ok((Processes::start(WORKERS, with_state)?, BTreeSet::new()));
     let once = |(processes, before): &mut (Processes, BTreeSet<Task>)| {
-        let answer = ask(processes, sql)?;
-        if !wait_for_tasks(processes, &answer, tasks)? {
+        let asked = ask(processes, sql)?;
+        if !wait_for_tasks(processes, &asked, tasks)? {
             return Ok(Outcome::TooEarly);
         }
         let recorded = processes.ended();
         std::thread::sleep(REPORTED);
         processes.kill_server();
         // Nothing is left to go on with once the last task at a worker has ended.
-        if processes.ended().len() >= all.len() || !matches!(answer.try_recv(), Err(TryRecvError::Empty)) {
+        if processes.ended().len() >= all.len()
+            || !matches!(asked.answer.try_recv(), Err(TryRecvError::Empty))
+        {
             return Ok(Outcome::TooEarly);
         }
         let whole = whole_stages(&recorded, all);
         *before = recorded.into_keys().filter(|(stage, _)| whole.contains(stage)).collect();
         harm(processes)?;
         processes.start_server()?;
-        outcome(&answer)
+        let outcome = outcome(&asked)?;
+        match &asked.told.lock().unwrap()[..] {
+            [line] if line.contains("was lost; waiting") => Ok(outcome),
+            lines => Err(format!("the client should have told once that it waits: {lines:?}")),
+        }
     };
     let (outcome, (processes, before)) = until_in_time(start, once)?;
     Ok((outcome, processes, before))
@@ -132,6 +147,9 @@ fn killed(number: usize, phase: f64) -> Result<(), Failed> {
     let (outcome, processes, before) = struck(&sql, &all, phase, true, |_| Ok(()))?;
     must_be_right(&outcome, &sql)?;
     processes.wait_for("a query goes on", 1)?;
+    if phase >= 0.5 && before.is_empty() {
+        return Err("no stage was finished: this shows nothing".into());
+    }
     let ended = processes.ended();
     let again: Vec<_> = before.iter().filter(|task| ended[*task] > 1).collect();
     if !again.is_empty() {
