@@ -87,6 +87,10 @@ pub struct ServerArgs {
     /// Start so many workers on this machine, and run queries on them; memory and threads are shared out evenly
     #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "scheduler")]
     pub local_workers: Option<usize>,
+    /// Write down in this directory how far queries are that workers run, so that they go on when the server has died
+    /// and is started again with it; without it they end with the server
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
     #[command(flatten)]
     pub security: SecurityArgs,
     #[command(flatten)]

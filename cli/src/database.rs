@@ -2,6 +2,8 @@
 //!
 //! What always holds: the shell and the scripts do not know which it is, and print the same for both.
 
+use std::io::{self, Write};
+
 use anyhow::{Result, bail};
 use dovetail_engine::{CancelHandle, Progress, ResultStream, Session, TableInfo};
 use dovetail_planner::sql;
@@ -26,7 +28,10 @@ impl Database {
     pub fn open(args: &Args) -> Result<Database> {
         if let Some(address) = &args.connect {
             let security = args.security.files().read()?;
-            return Ok(Database::Remote(RemoteSession::connect(address, &security)?));
+            let session = RemoteSession::connect(address, &security)?;
+            // A standard error that is closed hears nothing.
+            let session = session.with_notice(|text| drop(writeln!(io::stderr(), "{text}")));
+            return Ok(Database::Remote(session));
         }
         if let Some(flag) = args.security.first_given() {
             bail!("{flag} is for connections: give --connect too, or leave it out");

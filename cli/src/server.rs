@@ -8,6 +8,7 @@ use anyhow::Result;
 use dovetail_engine::Session;
 use dovetail_server::Listening;
 use dovetail_server::cluster::{Recovery, SchedulerSide};
+use dovetail_server::journal::StateDirectory;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,6 +28,7 @@ pub fn run(args: &ServerArgs) -> Result<()> {
     }
     // Flags first: what is wrong with them is known before a large folder has been looked at.
     let listening = Listening::bind(&args.listen, args.security.files().read()?, args.insecure)?;
+    let state = args.state_dir.as_deref().map(StateDirectory::open).transpose()?;
     let mut options = args.engine.session_options();
     let shares = Shares::of(args, &options);
     options.memory_limit = Some(shares.memory_limit);
@@ -36,8 +38,8 @@ pub fn run(args: &ServerArgs) -> Result<()> {
         None => Session::new(options)?,
     });
     let runtime = network()?;
-    let outcome =
-        runtime.block_on(serve(listening, session.clone(), |url| LocalWorkers::start(url, args, &shares)));
+    let outcome = runtime
+        .block_on(serve(listening, session.clone(), state, |url| LocalWorkers::start(url, args, &shares)));
     session.cancel_handle().cancel();
     // Before the session, which must not be dropped on one of the runtime's threads.
     runtime.shutdown_timeout(SHUTDOWN);
@@ -47,6 +49,7 @@ pub fn run(args: &ServerArgs) -> Result<()> {
 async fn serve(
     listening: Listening,
     session: Arc<Session>,
+    state: Option<StateDirectory>,
     workers: impl FnOnce(&str) -> Result<LocalWorkers>,
 ) -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -56,7 +59,7 @@ async fn serve(
             _ = terminate.recv() => {}
         }
     };
-    let scheduler = SchedulerSide::start(&session, listening.security(), Recovery::On)?;
+    let scheduler = SchedulerSide::start(&session, listening.security(), Recovery::On, state)?;
     let (url, routes) = (listening.url(), scheduler.routes(session));
     let serving = listening.serve(routes, stop);
     // They join as soon as they are answered; they end with this.

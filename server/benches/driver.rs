@@ -21,7 +21,9 @@ use dovetail_planner::pipeline::{Branch, NO_OPERATOR, QueryGraph, QueryStage, Si
 use dovetail_server::cluster::{PROTOCOL, Recovery, SchedulerSide};
 use dovetail_server::control::control_client::ControlClient;
 use dovetail_server::control::scheduler_message::Message;
-use dovetail_server::control::{Heartbeat, Hello, Report, Run, TaskFinished, WorkerMessage, worker_message};
+use dovetail_server::control::{
+    Heartbeat, HeldAll, Hello, Report, Run, TaskFinished, WorkerMessage, worker_message,
+};
 use dovetail_server::security::Security;
 use dovetail_server::{Connector, Listening};
 use tokio::runtime::Runtime;
@@ -54,7 +56,7 @@ fn measure() -> Result<()> {
     let (scheduler, url) = runtime.block_on(async {
         let listening = Listening::bind("127.0.0.1:0", Security::default(), false)?;
         let url = listening.url();
-        let scheduler = SchedulerSide::start(&session, listening.security(), Recovery::On)?;
+        let scheduler = SchedulerSide::start(&session, listening.security(), Recovery::On, None)?;
         tokio::spawn(listening.serve(scheduler.routes(session.clone()), std::future::pending()));
         Ok::<_, dovetail_server::ServerError>((scheduler, url))
     })?;
@@ -79,6 +81,7 @@ fn run(name: &str, session: &Session, cluster: &dyn Cluster) -> Result<()> {
         catalog: session.catalog(),
         context: Arc::new(context),
         operators: 1,
+        durable: None,
     };
     let (start, before) = (Instant::now(), CpuTimes::now()?);
     cluster.run(query)?;
@@ -168,6 +171,7 @@ async fn pretend_one(url: String) -> Result<()> {
         address: url,
         ..Hello::default()
     }))?;
+    say(worker_message::Message::HeldAll(HeldAll {}))?;
     let mut client = ControlClient::new(channel).max_decoding_message_size(usize::MAX);
     let mut told = client.join(UnboundedReceiverStream::new(receiver)).await?.into_inner();
     let mut beat = tokio::time::interval(HEARTBEAT);

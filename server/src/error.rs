@@ -46,6 +46,13 @@ pub enum ServerError {
     /// The server ended, not because it was asked to.
     #[error("the server at {address} ended: {problem}")]
     Ended { address: SocketAddr, problem: String },
+    /// The directory for what survives the server cannot be used.
+    #[error(
+        "cannot use {} as the state directory: {problem}. Give a directory of its own with --state-dir, or leave \
+         the flag out: queries then end with the server",
+        directory.display()
+    )]
+    State { directory: PathBuf, problem: String },
     /// What the engine says of its settings.
     #[error("{0}")]
     Engine(String),

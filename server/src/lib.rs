@@ -13,6 +13,7 @@ mod data;
 mod error;
 pub mod flight_sql;
 mod host;
+pub mod journal;
 mod listen;
 pub mod remote;
 pub mod security;
@@ -26,4 +27,10 @@ pub use listen::Listening;
 pub mod control {
     #![allow(missing_docs, clippy::all, clippy::pedantic)]
     tonic::include_proto!("dovetail.control");
+}
+
+/// The records of `proto/journal.proto`.
+pub(crate) mod records {
+    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+    tonic::include_proto!("dovetail.journal");
 }

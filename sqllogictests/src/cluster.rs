@@ -1,7 +1,7 @@
 //! A cluster for tests: the scheduler in this process, its workers as processes of their own.
 //!
 //! A test binary of ours is a worker, too: called with `worker` as its first word it does what `dovetail worker`
-//! does ([`became_a_worker`]). So the tests need no other binary, and what they run is what was compiled with them.
+//! does, and likewise with `server` ([`became_a_process`]). So the tests need no other binary, and what they run is what was compiled with them.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -21,9 +21,10 @@ use tokio::runtime::Runtime;
 /// For workers to start.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// Whether this process was called as a worker, and how that ended.
-pub fn became_a_worker() -> Option<ExitCode> {
-    (std::env::args().nth(1).as_deref() == Some("worker")).then(|| exit_code(run(Args::parse())))
+/// Whether this process was called as a worker or a server, and how that ended.
+pub fn became_a_process() -> Option<ExitCode> {
+    let word = std::env::args().nth(1);
+    matches!(word.as_deref(), Some("worker" | "server")).then(|| exit_code(run(Args::parse())))
 }
 
 /// A session's workers. Dropped, they end.
@@ -67,7 +68,7 @@ impl Cluster {
         let (scheduler, url, address) = runtime.block_on(async {
             let listening = Listening::bind("127.0.0.1:0", security.read()?, false)?;
             let (url, address) = (listening.url(), listening.address());
-            let scheduler = SchedulerSide::start(session, listening.security(), recovery)?;
+            let scheduler = SchedulerSide::start(session, listening.security(), recovery, None)?;
             tokio::spawn(listening.serve(scheduler.routes(session.clone()), std::future::pending()));
             Ok::<_, anyhow::Error>((scheduler, url, address))
         })?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use dovetail_sqllogictests::cluster::became_a_worker;
+use dovetail_sqllogictests::cluster::became_a_process;
 use dovetail_sqllogictests::database::CONFIGURATIONS;
 use dovetail_sqllogictests::file;
 use sqllogictest::harness::{Arguments, Failed, Trial, glob, run};
@@ -16,7 +16,7 @@ use sqllogictest::harness::{Arguments, Failed, Trial, glob, run};
 const SCALE_FACTOR: f64 = 0.01;
 
 fn main() -> ExitCode {
-    if let Some(code) = became_a_worker() {
+    if let Some(code) = became_a_process() {
         return code;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt");

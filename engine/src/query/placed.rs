@@ -115,6 +115,15 @@ pub enum Value {
     Filters(Vec<(u32, Vec<u8>)>),
 }
 
+/// What a process has of a query.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// Stages that it knows of, those of splits included.
+    pub stages: usize,
+    pub running: Vec<OutputId>,
+    pub outputs: Vec<(OutputId, Report)>,
+}
+
 impl Slot {
     fn new(stage: QueryStage) -> Arc<Slot> {
         let placed = Mutex::new(vec![None; stage.tasks as usize]);
@@ -135,12 +144,14 @@ impl PlacedRun {
         }
     }
 
-    /// Stages that have changed before any of their tasks has started, and new ones.
+    /// Stages that have changed before any of their tasks has started, and new ones. What is known already changes
+    /// nothing.
     pub fn change(&self, changed: Vec<QueryStage>) -> Result<()> {
         let mut stages = self.stages.write();
         for stage in changed {
             let number = stage.id.0 as usize;
             match number.cmp(&stages.len()) {
+                std::cmp::Ordering::Less if stages[number].stage == stage => {}
                 std::cmp::Ordering::Less => stages[number] = Slot::new(stage),
                 std::cmp::Ordering::Equal => stages.push(Slot::new(stage)),
                 std::cmp::Ordering::Greater => {
@@ -169,12 +180,13 @@ impl PlacedRun {
         }
         let (stage, task) = (placement.output.task.stage, placement.output.task.partition as usize);
         let is_partitioned = placement.report.is_partitioned;
+        let (output, place) = (placement.output, placement.place.clone());
         let slot = self.slot(stage)?;
         let before = match slot.placed.lock().get_mut(task) {
-            Some(place) => place.replace(placement),
+            Some(known) => known.replace(placement),
             None => return Err(EngineError::internal(format!("there is no task {task} to be placed"))),
         };
-        if before.is_some() {
+        if before.is_some_and(|before| before.output != output || before.place != place) {
             self.forget_partitions_of(stage);
         }
         // A build that ran again, or was made in advance, may have come to another end than was decided first.
@@ -211,6 +223,9 @@ impl PlacedRun {
         let made = pipeline.run(&context)?;
         let made = Arc::new(LocalOutput::new(output, &slot.stage.work, made)?);
         let report = self.report(&slot, &made)?;
+        if let Some(side) = made.build_side() {
+            slot.side.lock().made = Some(side);
+        }
         self.made.lock().insert(output, made);
         Ok((report, context.metrics.counts()))
     }
@@ -230,7 +245,6 @@ impl PlacedRun {
                 let filters = side.runtime_filters().iter().map(|(id, f)| (*id, f.encode()));
                 let small = filters.filter(|(_, bytes)| bytes.len() <= FILTER_BYTES_MAX);
                 report.value = Value::Filters(small.take(FILTERS_MAX).collect());
-                slot.side.lock().made = Some(side);
             }
             Sink::Collect
             | Sink::Aggregate { .. }
@@ -309,6 +323,19 @@ impl PlacedRun {
             slot.placed.lock().fill(None);
             slot.side.lock().forget();
         }
+    }
+
+    /// What runs and what is left here, for a scheduler that has to learn it anew. An attempt that ends meanwhile
+    /// may be in both lists.
+    pub fn inventory(&self) -> Result<Inventory> {
+        let running = self.running.lock().keys().copied().collect();
+        let made: Vec<(OutputId, Arc<LocalOutput>)> =
+            self.made.lock().iter().map(|(output, made)| (*output, made.clone())).collect();
+        let report = |(output, made): (OutputId, Arc<LocalOutput>)| {
+            Ok((output, self.report(&*self.slot(output.task.stage)?, &made)?))
+        };
+        let stages = self.stages.read().len();
+        Ok(Inventory { stages, running, outputs: made.into_iter().map(report).collect::<Result<_>>()? })
     }
 
     /// The rows of an output that is here.

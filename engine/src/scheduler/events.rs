@@ -73,6 +73,22 @@ pub struct StageSplit {
     pub rest: StageShape,
 }
 
+/// A query that a scheduler was running when its process ended, as its log and the workers know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// As it is after all splits.
+    pub shape: GraphShape,
+    /// Higher than that of every attempt that was ever made.
+    pub first_attempt: Attempt,
+    /// Outputs that became those of their tasks, of each task the last. What the log lacks came after all that it
+    /// has.
+    pub recorded: Vec<OutputId>,
+    /// What workers hold, known to the log or not.
+    pub held: Vec<(OutputId, WorkerId)>,
+    /// What they run.
+    pub running: Vec<(OutputId, WorkerId)>,
+}
+
 /// Why an attempt failed, which decides what happens next. Survives the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failure {
@@ -93,6 +109,11 @@ pub enum Event {
     GraphSubmitted {
         query: QueryId,
         shape: GraphShape,
+    },
+    /// Takes the place of its submission. The workers have joined; nothing else was said of the query.
+    QueryRestored {
+        query: QueryId,
+        restored: Box<Restored>,
     },
     /// A worker that can run `slots` tasks at a time. `home` is the process that the scheduler is in: it runs
     /// the stages of [`Place::Home`], and if `slots` are all there are (no other worker has ever joined), all.

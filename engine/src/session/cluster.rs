@@ -1,14 +1,19 @@
-//! Where a session's queries run when there are workers: behind a trait, because this crate knows no network.
+//! Where a session's queries run when there are workers: behind a trait, because this crate knows no network. A cluster
+//! may outlive the process that has begun a query: another session goes on with it ([`Session::resume`]).
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use dovetail_planner::graph::StageId;
 use dovetail_planner::lower::Parallelism;
 use dovetail_planner::pipeline::QueryGraph;
 
+use super::run::Ran;
+use super::running::RunningGuard;
+use super::{Cancellation, ResultStream, Session, StatementKind};
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::exchange::KeptRows;
+use crate::exchange::{KeptReader, KeptRows};
 use crate::task::QueryContext;
 
 /// Runs queries on other processes.
@@ -32,6 +37,62 @@ pub struct ClusterQuery {
     pub context: Arc<QueryContext>,
     /// Number of the plan's operators.
     pub operators: usize,
+    /// Whose result it is, if somebody could ask for it again after this process has ended.
+    pub durable: Option<DurableResult>,
+}
+
+/// What it takes to hand out a query's rows later.
+#[derive(Debug, Clone)]
+pub struct DurableResult {
+    /// By which they are asked for; nobody guesses it.
+    pub handle: Vec<u8>,
+    /// Of the rows.
+    pub schema: SchemaRef,
+}
+
+/// A query that another process has begun, and that this session goes on with. Can be cancelled until it is
+/// dropped.
+pub struct Resumed {
+    pub(super) schema: SchemaRef,
+    pub(super) context: Arc<QueryContext>,
+    pub(super) running: RunningGuard,
+}
+
+impl Session {
+    /// Takes a query over. The graph, the stage of its rows and the number of operators are those that the cluster
+    /// was given then; the rest is this session's own.
+    pub fn resume(
+        &self,
+        graph: QueryGraph,
+        result: StageId,
+        operators: usize,
+        durable: DurableResult,
+    ) -> (ClusterQuery, Resumed) {
+        let context = Arc::new(self.context(operators));
+        let running = self.running.enter(Arc::default(), context.clone());
+        let resumed = Resumed { schema: durable.schema.clone(), context: context.clone(), running };
+        let (catalog, durable) = (self.catalog.clone(), Some(durable));
+        (ClusterQuery { graph, result, catalog, context, operators, durable }, resumed)
+    }
+}
+
+impl Resumed {
+    /// Lets a cancellation stop the query from now on.
+    pub fn stop_with(&self, cancellation: &Cancellation) {
+        cancellation.attach(&self.context);
+    }
+
+    /// Stops the query.
+    pub fn cancel(&self) {
+        self.context.cancel();
+    }
+
+    /// Its rows, which the cluster has computed.
+    pub fn into_stream(self, rows: Vec<Arc<KeptRows>>) -> ResultStream {
+        let Resumed { schema, context, running } = self;
+        let rows = Ran { schema: schema.clone(), rows: KeptReader::taking(rows), context, _running: running };
+        ResultStream::new(schema, StatementKind::Query, rows)
+    }
 }
 
 /// A worker, for people to see.

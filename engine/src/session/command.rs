@@ -122,7 +122,7 @@ fn rows_of(
     snapshot: &CatalogSnapshot,
     cancellation: &Cancellation,
 ) -> Result<(SchemaRef, Vec<Batch>, u64)> {
-    let ran = session.run(&session.plan(query, snapshot)?, cancellation)?;
+    let ran = session.run(&session.plan(query, snapshot)?, None, cancellation)?;
     let schema = ran.schema.clone();
     let batches: Vec<Batch> = ran.map(|b| b.map(Batch::from)).collect::<Result<_>>()?;
     let rows = batches.iter().map(|b| b.rows as u64).sum();

@@ -38,7 +38,7 @@ pub fn explain(
         return table(rows);
     }
     let start = Instant::now();
-    let mut ran = session.run(&planned, cancellation)?;
+    let mut ran = session.run(&planned, None, cancellation)?;
     let seconds = start.elapsed().as_secs_f64();
     let metrics = &ran.context.metrics;
     let total: u64 = (0..planned.query.operator_count() as u32)

@@ -120,8 +120,9 @@ impl Session {
         let snapshot = self.snapshot_for(one)?;
         match sql::bind_values(one, &snapshot, &values.0)? {
             Bound::Insert { table, query, overwrite: false } => {
-                let made =
-                    self.run(&self.plan(query, &snapshot)?, cancellation)?.collect::<Result<Vec<_>>>()?;
+                let made = self
+                    .run(&self.plan(query, &snapshot)?, None, cancellation)?
+                    .collect::<Result<Vec<_>>>()?;
                 inserts.get_or_insert_with(|| (table, vec![])).1.extend(made);
                 Ok(0)
             }

@@ -11,7 +11,7 @@ use dovetail_planner::lower::{Lowered, Parallelism, Sharing, lower};
 use dovetail_planner::physical::Query;
 use dovetail_planner::plan_query;
 
-use super::cluster::{Cluster, ClusterQuery};
+use super::cluster::{Cluster, ClusterQuery, DurableResult};
 use super::running::RunningGuard;
 use super::{Cancellation, SchedulerKind, Session};
 use crate::error::{EngineError, Result};
@@ -41,7 +41,7 @@ pub struct Ran {
     pub schema: SchemaRef,
     pub rows: KeptReader,
     pub context: Arc<QueryContext>,
-    _running: RunningGuard,
+    pub(super) _running: RunningGuard,
 }
 
 impl Iterator for Ran {
@@ -107,20 +107,21 @@ impl Session {
     pub(super) fn rows(
         &self,
         planned: &Planned,
+        handle: Option<Vec<u8>>,
         cancellation: &Cancellation,
     ) -> Result<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>> {
         let Lowered { graph, result, schema } = &planned.lowered;
         let pool = match (&self.pool, &planned.cluster) {
             // Where whatever can be spilled is spilled, results are, too.
             (Some(pool), None) if self.memory.policy() != SpillPolicy::Always => pool,
-            _ => return Ok(Box::new(self.run(planned, cancellation)?)),
+            _ => return Ok(Box::new(self.run(planned, handle, cancellation)?)),
         };
         let tasks = graph.stages[result.0 as usize].tasks as usize;
         let Some(counted) = Counted::enter(&self.flowing, tasks.min(pool.threads())) else {
             // Too many clients are slow already: what this one has not read yet waits on disk.
-            return Ok(Box::new(self.run(planned, cancellation)?));
+            return Ok(Box::new(self.run(planned, handle, cancellation)?));
         };
-        let context = self.context_for(planned);
+        let context = Arc::new(self.context(planned.query.operator_count()));
         let running = self.running.enter(cancellation.sql(), context.clone());
         cancellation.attach(&context);
         let flow = ResultFlow::new(&self.memory);
@@ -133,11 +134,6 @@ impl Session {
         Ok(Box::new(flowing))
     }
 
-    fn context_for(&self, planned: &Planned) -> Arc<QueryContext> {
-        let operators = planned.query.operator_count();
-        Arc::new(QueryContext::bounded(operators, self.memory.clone(), self.spill.query()))
-    }
-
     /// Plans a query for this session's threads.
     pub(super) fn plan(&self, plan: LogicalPlan, snapshot: &CatalogSnapshot) -> Result<Planned> {
         let query = plan_query(plan, snapshot)?;
@@ -147,10 +143,16 @@ impl Session {
         Ok(Planned { query, lowered, cluster })
     }
 
-    /// Runs a planned query, until its end or until it is stopped.
-    pub(super) fn run(&self, planned: &Planned, cancellation: &Cancellation) -> Result<Ran> {
+    /// Runs a planned query, until its end or until it is stopped. With a handle, a cluster may go on with it in
+    /// another process if this one ends.
+    pub(super) fn run(
+        &self,
+        planned: &Planned,
+        handle: Option<Vec<u8>>,
+        cancellation: &Cancellation,
+    ) -> Result<Ran> {
         let Lowered { graph, result, schema } = &planned.lowered;
-        let context = self.context_for(planned);
+        let context = Arc::new(self.context(planned.query.operator_count()));
         let running = self.running.enter(cancellation.sql(), context.clone());
         cancellation.attach(&context);
         if let Some(cluster) = &planned.cluster {
@@ -160,6 +162,7 @@ impl Session {
                 catalog: self.catalog.clone(),
                 context: context.clone(),
                 operators: planned.query.operator_count(),
+                durable: handle.map(|handle| DurableResult { handle, schema: schema.clone() }),
             })?;
             let rows = KeptReader::taking(rows);
             return Ok(Ran { schema: schema.clone(), rows, context, _running: running });
@@ -173,6 +176,11 @@ impl Session {
         }
         let rows = KeptReader::taking(run.kept_rows(*result));
         Ok(Ran { schema: schema.clone(), rows, context, _running: running })
+    }
+
+    /// The surroundings of a query with so many operators.
+    pub(super) fn context(&self, operators: usize) -> QueryContext {
+        QueryContext::bounded(operators, self.memory.clone(), self.spill.query())
     }
 
     fn parallelism(&self) -> Parallelism {

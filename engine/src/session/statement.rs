@@ -27,6 +27,7 @@ pub struct Statement {
     pub is_query: bool,
     text: Arc<str>,
     work: Work,
+    handle: Option<Vec<u8>>,
     snapshot: CatalogSnapshot,
 }
 
@@ -62,11 +63,13 @@ impl Session {
             Bound::Query(plan) => {
                 let planned = self.plan(plan, &snapshot)?;
                 let schema = planned.lowered.schema.clone();
-                Ok(Statement { schema, is_query: true, text, work: Work::Query(Box::new(planned)), snapshot })
+                let work = Work::Query(Box::new(planned));
+                Ok(Statement { schema, is_query: true, text, work, handle: None, snapshot })
             }
             other => {
                 let (schema, is_query) = rows_schema(&other);
-                Ok(Statement { schema, is_query, text, work: Work::Other(Box::new(other)), snapshot })
+                let work = Work::Other(Box::new(other));
+                Ok(Statement { schema, is_query, text, work, handle: None, snapshot })
             }
         }
     }
@@ -79,10 +82,22 @@ impl Session {
         match statement.work {
             Work::Query(planned) => {
                 let (schema, kind) = (planned.lowered.schema.clone(), StatementKind::Query);
-                Ok(ResultStream { schema, kind, batches: self.rows(&planned, cancellation)? })
+                Ok(ResultStream {
+                    schema,
+                    kind,
+                    batches: self.rows(&planned, statement.handle, cancellation)?,
+                })
             }
             Work::Other(bound) => command::execute(self, *bound, &statement.snapshot, cancellation),
         }
+    }
+}
+
+impl Statement {
+    /// Names the result, so that a cluster that outlives this process can be asked for it. The name is as good as a
+    /// secret: nobody must be able to guess it.
+    pub fn with_handle(self, handle: Vec<u8>) -> Statement {
+        Statement { handle: Some(handle), ..self }
     }
 }
 

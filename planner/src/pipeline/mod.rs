@@ -7,10 +7,12 @@
 
 mod bind;
 mod hold;
+mod in_memory;
 mod replay;
 mod split;
 
 pub use hold::hold_build_rows;
+pub use in_memory::reads_memory;
 pub use split::{Split, split_at_join};
 
 use arrow::datatypes::SchemaRef;

@@ -1,11 +1,14 @@
 //! The distributed driver: one thread, one queue, the scheduler's state machine.
 //!
 //! What always holds: inputs are handled one after the other, each to its end, without waiting for anybody; what
-//! the state machine asks for is carried out in its order; a query's caller gets exactly one answer.
+//! the state machine asks for is carried out in its order; a query's caller gets exactly one answer; of a query
+//! with a log, what has finished is in the log before anybody is told to read it.
+
+mod restore;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dovetail_engine::exchange::{Fetcher, KeptRows};
@@ -18,7 +21,7 @@ use dovetail_engine::session::cluster::{ClusterQuery, TaskState, WorkerState};
 use dovetail_engine::task::OperatorCounts;
 use dovetail_engine::{EngineError, Result};
 use dovetail_planner::graph::{StageId, TaskGraph, TaskId};
-use dovetail_planner::pipeline::Sink;
+use dovetail_planner::pipeline::{QueryGraph, QueryStage, Sink};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +33,9 @@ use super::workers::{Outbound, Worker, Workers};
 use crate::control::scheduler_message::Message;
 use crate::control::{self, worker_message};
 use crate::host::{Ends, Host, failure_of};
+use crate::journal::{Identity, Journal, QueryLog, Unfinished};
+use crate::records::{self, record};
+use restore::Restoring;
 
 /// The scheduler's own process.
 const HOME: WorkerId = WorkerId(0);
@@ -41,7 +47,7 @@ const HOME_SLOTS: u32 = 4;
 const TICK: Duration = Duration::from_millis(100);
 
 /// Of the driver's thread: deep plans are copied and dropped by recursion.
-const STACK_BYTES: usize = 64 << 20;
+pub const STACK_BYTES: usize = 64 << 20;
 
 /// Times that a query is begun anew.
 const RESTARTS_MAX: u32 = 3;
@@ -49,11 +55,15 @@ const RESTARTS_MAX: u32 = 3;
 /// Something has happened.
 pub enum Input {
     Submitted {
+        id: QueryId,
         query: Box<ClusterQuery>,
+        log: Option<Arc<QueryLog>>,
         reply: Reply,
     },
     WorkerJoined {
         hello: Box<control::Hello>,
+        /// What it has kept of queries.
+        held: Vec<control::Held>,
         outbound: Outbound,
         welcome: oneshot::Sender<WorkerId>,
     },
@@ -86,15 +96,33 @@ pub enum Recovery {
     Off,
 }
 
+/// A query of the process before, to go on with.
+pub struct Orphan {
+    pub unfinished: Box<Unfinished>,
+    pub log: Arc<QueryLog>,
+    pub asked: ClusterQuery,
+    pub reply: Reply,
+}
+
+/// What a driver begins with.
+pub struct Beginning {
+    pub identity: Identity,
+    pub journal: Option<Arc<Journal>>,
+    pub orphans: Vec<Orphan>,
+}
+
 /// Starts the driver's thread. The host is the scheduler's own, for what runs at home and for tables in memory.
 pub fn start(
     runtime: &Handle,
     fetcher: Arc<dyn Fetcher>,
     recovery: Recovery,
+    beginning: Beginning,
 ) -> std::io::Result<(ClusterHandle, Arc<Host>)> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let host = Arc::new(Host::new(HOME_SLOTS as usize, Arc::new(HomeEnds(sender.clone())))?);
     let slots = Arc::new(AtomicU32::new(0));
+    let Beginning { identity, journal, orphans } = beginning;
+    let next_query = Arc::new(AtomicU64::new(identity.first_query()));
     let mut driver = Driver {
         scheduler: Scheduler::new(),
         started: Instant::now(),
@@ -102,7 +130,9 @@ pub fn start(
         fetcher,
         workers: Workers::new(),
         queries: BTreeMap::new(),
-        next_query: 0,
+        next_query: next_query.clone(),
+        identity,
+        restoring: Restoring::new(orphans),
         next_worker: HOME.0 + 1,
         slots: slots.clone(),
         recovery,
@@ -123,7 +153,7 @@ pub fn start(
         .name("dovetail-driver".into())
         .stack_size(STACK_BYTES)
         .spawn(move || driver.drive(receiver))?;
-    Ok((ClusterHandle { driver: sender, slots }, host))
+    Ok((ClusterHandle { driver: sender, slots, next_query, journal }, host))
 }
 
 struct HomeEnds(mpsc::UnboundedSender<Input>);
@@ -142,7 +172,10 @@ struct Driver {
     fetcher: Arc<dyn Fetcher>,
     workers: Workers,
     queries: BTreeMap<QueryId, Query>,
-    next_query: u64,
+    next_query: Arc<AtomicU64>,
+    identity: Identity,
+    /// Queries of the process before that do not go on yet.
+    restoring: Option<Restoring>,
     next_worker: u32,
     slots: Arc<AtomicU32>,
     recovery: Recovery,
@@ -159,8 +192,10 @@ impl Driver {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Submitted { query, reply } => self.submit(*query, reply, 0),
-            Input::WorkerJoined { hello, outbound, welcome } => self.joined(*hello, outbound, welcome),
+            Input::Submitted { id, query, log, reply } => self.submit(id, Query::new(*query, reply, 0, log)),
+            Input::WorkerJoined { hello, held, outbound, welcome } => {
+                self.joined(*hello, held, outbound, welcome);
+            }
             Input::WorkerSaid { worker, message } => self.said(worker, *message),
             Input::WorkerGone { worker } => self.gone(worker),
             Input::EndedAtHome { query, output, result } => match result {
@@ -183,10 +218,17 @@ impl Driver {
         self.actions = actions;
     }
 
-    fn submit(&mut self, asked: ClusterQuery, reply: Reply, restarts: u32) {
-        let id = QueryId(self.next_query);
-        self.next_query += 1;
-        asked.context.tasks.store(asked.graph.task_count(), Ordering::Relaxed);
+    fn submit(&mut self, id: QueryId, query: Query) {
+        let graph = query.asked.graph.clone();
+        let shape = GraphShape::of(&graph);
+        tracing::info!(query = id.0, tasks = graph.task_count(), restarts = query.restarts, "query begins");
+        self.begin_at_home(id, &query.asked, graph);
+        self.queries.insert(id, query);
+        self.tell(Event::GraphSubmitted { query: id, shape });
+    }
+
+    fn begin_at_home(&self, id: QueryId, asked: &ClusterQuery, graph: QueryGraph) {
+        asked.context.tasks.store(graph.task_count(), Ordering::Relaxed);
         asked.context.tasks_done.store(0, Ordering::Relaxed);
         let surroundings = Surroundings {
             query: id.0,
@@ -195,26 +237,44 @@ impl Driver {
             context: asked.context.clone(),
             fetcher: self.fetcher.clone(),
         };
-        self.host.begin(id.0, PlacedRun::new(asked.graph.clone(), surroundings));
-        let shape = GraphShape::of(&asked.graph);
-        tracing::info!(query = id.0, tasks = asked.graph.task_count(), restarts, "query begins");
-        self.queries.insert(id, Query::new(asked, reply, restarts));
-        self.tell(Event::GraphSubmitted { query: id, shape });
+        self.host.begin(id.0, PlacedRun::new(graph, surroundings));
     }
 
-    fn joined(&mut self, hello: control::Hello, outbound: Outbound, welcome: oneshot::Sender<WorkerId>) {
+    fn joined(
+        &mut self,
+        hello: control::Hello,
+        held: Vec<control::Held>,
+        outbound: Outbound,
+        welcome: oneshot::Sender<WorkerId>,
+    ) {
+        // It has noticed before us that its connection is gone.
+        let before = self.workers.iter().find(|(_, w)| w.hello.address == hello.address).map(|(id, _)| *id);
+        before.into_iter().for_each(|before| self.gone(before));
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
         tracing::info!(worker = worker.0, name = hello.name, slots = hello.slots, "worker joins");
         let slots = hello.slots;
-        let new = Worker::new(hello, outbound);
-        new.send(Message::Welcome(control::Welcome { worker: worker.0, lease_ms: LEASE_MS as u32 }));
+        let lineage = self.identity.lineage.into_bytes().to_vec();
+        let is_ours = hello.lineage == lineage;
+        let mut new = Worker::new(hello, outbound);
+        let (worker_id, lease_ms) = (worker.0, LEASE_MS as u32);
+        new.send(Message::Welcome(control::Welcome { worker: worker_id, lease_ms, lineage: lineage.into() }));
         if welcome.send(worker).is_err() {
             return;
+        }
+        // Before it can be told of a query again.
+        if is_ours {
+            self.reattach(worker, &mut new, held);
         }
         self.workers.insert(worker, new);
         self.count_slots();
         self.tell(Event::WorkerJoined { worker, slots, home: false });
+        self.restore_if_due();
+    }
+
+    fn send(&self, worker: WorkerId, message: Message) {
+        // One that is not there has nothing of what the message is about.
+        self.workers.get(&worker).into_iter().for_each(|w| w.send(message.clone()));
     }
 
     fn count_slots(&self) {
@@ -226,6 +286,7 @@ impl Driver {
         if let Some(gone) = self.workers.remove(&worker) {
             tracing::warn!(worker = worker.0, name = gone.hello.name, "worker is gone");
             self.count_slots();
+            self.restoring.as_mut().into_iter().for_each(|r| r.lost(worker));
             self.fail_without_recovery(&gone);
             self.tell(Event::WorkerLost { worker });
         }
@@ -250,8 +311,16 @@ impl Driver {
         if matches!(message, worker_message::Message::Finished(_) | worker_message::Message::Failed(_)) {
             w.running = w.running.saturating_sub(1);
         }
+        let message = match &mut self.restoring {
+            Some(restoring) => restoring.said(worker, message),
+            None => Some(message),
+        };
+        let Some(message) = message else { return };
         match message {
-            worker_message::Message::Hello(_) => {}
+            // They come first, and not here.
+            worker_message::Message::Hello(_)
+            | worker_message::Message::Held(_)
+            | worker_message::Message::HeldAll(_) => {}
             worker_message::Message::Heartbeat(heartbeat) => {
                 w.heartbeat = heartbeat;
                 self.tell(Event::WorkerHeard { worker });
@@ -315,9 +384,15 @@ impl Driver {
             if !change.stages.is_empty() {
                 let more: u32 = change.splits.iter().map(|s| s.front.tasks).sum();
                 query.asked.context.tasks.fetch_add(more.into(), Ordering::Relaxed);
-                self.tell_changed(id, &change.stages);
+                self.tell_changed(id, output.task.stage, &change.stages);
             }
             splits = change.splits;
+        }
+        if is_wanted
+            && worker != HOME
+            && let Some(query) = self.queries.get(&id)
+        {
+            query.record_finished(output);
         }
         for split in splits {
             self.tell(Event::StageSplit { query: id, split });
@@ -326,7 +401,8 @@ impl Driver {
     }
 
     /// Tells everybody who knows the query that stages are other than they were.
-    fn tell_changed(&mut self, id: QueryId, stages: &[dovetail_planner::pipeline::QueryStage]) {
+    fn tell_changed(&mut self, id: QueryId, build: StageId, stages: &[QueryStage]) {
+        self.queries.get(&id).into_iter().for_each(|query| query.record_split(build, stages));
         if let Some(run) = self.host.run_of(id.0)
             && let Err(error) = run.change(stages.to_vec())
         {
@@ -367,6 +443,7 @@ impl Driver {
     }
 
     fn ticked(&mut self) {
+        self.restore_if_due();
         let cancelled: Vec<QueryId> = self
             .queries
             .iter_mut()
@@ -538,6 +615,15 @@ impl Driver {
         self.host.forget(id.0);
     }
 
+    /// Begins a query anew, under another number.
+    fn submit_again(&mut self, query: Query) {
+        let Query { asked, reply, restarts, log, .. } = query;
+        let id = QueryId(self.next_query.fetch_add(1, Ordering::Relaxed));
+        let query = Query::new(asked, reply, restarts + 1, log);
+        query.record(|| record::Record::Anew(records::Anew { query: id.0 }));
+        self.submit(id, query);
+    }
+
     fn abandon(&mut self, id: QueryId, cause: Cause) {
         let Some(query) = self.queries.get_mut(&id) else { return };
         let failure = query.failure.take();
@@ -558,8 +644,8 @@ impl Driver {
             )),
             Cause::NotReplayable { .. } if query.restarts < RESTARTS_MAX && !query.is_cancelled => {
                 self.forget(id);
-                if let Some(Query { asked, reply, restarts, .. }) = self.queries.remove(&id) {
-                    self.submit(asked, reply, restarts + 1);
+                if let Some(query) = self.queries.remove(&id) {
+                    self.submit_again(query);
                 }
                 return;
             }
@@ -581,6 +667,8 @@ fn tell(w: &mut Worker, number: WorkerId, id: QueryId, query: &Query, placements
     if !w.knows(id) {
         let graph = TaskGraph { stages: query.stages.clone(), results: query.asked.graph.results.clone() };
         let (graph, operators) = (messages::encode_plan(&graph), query.asked.operators as u32);
+        let worker = w.hello.name.clone();
+        query.record(|| record::Record::Told(records::Told { worker }));
         w.send(Message::Begin(control::Begin { query: id.0, graph, operators }));
     }
     for (placement, holder) in placements {

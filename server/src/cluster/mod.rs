@@ -8,19 +8,28 @@
 //!
 //! What always holds: everything that happens reaches the driver's one queue, and is decided by the state
 //! machine; a worker is told where an output is before it is told to read it.
+//!
+//! With a state directory ([`crate::journal`]) queries whose rows a client has asked for by a ticket survive the end of
+//! this process: the next one reads their logs, waits a moment for the workers to come back and say what they hold,
+//! goes on with what is missing (`driver/restore`), and hands the rows to whoever shows the ticket (`results`). What
+//! was only in this process does not survive: tables in memory and queries over them, queries that ran here because
+//! no worker was there, tickets that were not used yet, rows that a client was fetching (they are computed again).
 
 mod driver;
 pub(crate) mod messages;
 mod queries;
+mod results;
 mod service;
 mod shown;
 mod workers;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use dovetail_engine::exchange::KeptRows;
-use dovetail_engine::session::cluster::{Cluster, ClusterQuery, TaskState, WorkerState};
+use dovetail_engine::scheduler::events::QueryId;
+use dovetail_engine::session::cluster::{Cluster, ClusterQuery, DurableResult, TaskState, WorkerState};
 use dovetail_engine::{EngineError, Result, Session};
 use dovetail_planner::lower::{Parallelism, Sharing};
 use tokio::sync::mpsc;
@@ -32,11 +41,14 @@ use crate::control::control_server::ControlServer;
 use crate::data::fetch::FlightFetcher;
 use crate::data::serve::DataServer;
 use crate::flight_sql::FlightSql;
+use crate::journal::{Found, Identity, Journal, StateDirectory};
 use crate::security::{Security, ServerAuth};
 
 pub use driver::Recovery;
+use driver::{Beginning, Orphan};
 use messages::CONTROL_BYTES_MAX;
 pub use messages::PROTOCOL;
+pub(crate) use results::{DurableResults, Recovered};
 use service::ControlService;
 
 /// Tasks of a scan stage for each slot of the cluster: enough that one slow task does not hold up the rest.
@@ -48,25 +60,48 @@ const PARTITIONS_PER_SLOT: u32 = 2;
 /// More than this brings more messages than it saves time.
 const PARTITIONS_MAX: u32 = 64;
 
+/// Between two looks for results that nobody has asked for.
+const GIVE_UP_INTERVAL: Duration = Duration::from_secs(10);
+
 /// A scheduler's side of a cluster, started.
 pub struct SchedulerSide {
     handle: ClusterHandle,
     data: DataServer,
     security: Security,
+    results: Option<Arc<DurableResults>>,
+    /// Nobody else may use it meanwhile.
+    _state: Option<StateDirectory>,
 }
 
 impl SchedulerSide {
-    /// Starts the driver, and lets the session's queries run on workers from now on. To be called in a runtime.
+    /// Starts the driver, and lets the session's queries run on workers from now on. With a state directory, the
+    /// queries of the process before go on. To be called in a runtime.
     ///
     /// # Errors
     /// The operating system gives no threads.
-    pub fn start(session: &Session, security: &Security, recovery: Recovery) -> crate::Result<SchedulerSide> {
+    pub fn start(
+        session: &Session,
+        security: &Security,
+        recovery: Recovery,
+        state: Option<StateDirectory>,
+    ) -> crate::Result<SchedulerSide> {
         let runtime = tokio::runtime::Handle::current();
         let fetcher = FlightFetcher::new(runtime.clone(), Connector::new(security.clone())?);
-        let (handle, host) = driver::start(&runtime, fetcher, recovery)?;
+        let (beginning, results) = begin(session, state.as_ref())?;
+        let (handle, host) = driver::start(&runtime, fetcher, recovery, beginning)?;
         session.attach_cluster(Arc::new(handle.clone()));
         let data = DataServer { host, tables: Some(session.catalog()) };
-        Ok(SchedulerSide { handle, data, security: security.clone() })
+        if let Some(results) = &results {
+            let results = Arc::downgrade(results);
+            runtime.spawn(async move {
+                while let Some(results) = results.upgrade() {
+                    results.give_up_old();
+                    drop(results);
+                    tokio::time::sleep(GIVE_UP_INTERVAL).await;
+                }
+            });
+        }
+        Ok(SchedulerSide { handle, data, security: security.clone(), results, _state: state })
     }
 
     /// What the scheduler's port answers: clients by Flight SQL, workers that join, and those that ask for tables
@@ -77,7 +112,11 @@ impl SchedulerSide {
             .max_decoding_message_size(CONTROL_BYTES_MAX)
             .max_encoding_message_size(CONTROL_BYTES_MAX);
         let control = InterceptedService::new(control, ServerAuth::new(&self.security));
-        FlightSql::new(session).with_tickets(tickets).routes(&self.security).add_service(control)
+        let mut sql = FlightSql::new(session).with_tickets(tickets);
+        if let Some(results) = &self.results {
+            sql = sql.with_durable(results.clone());
+        }
+        sql.routes(&self.security).add_service(control)
     }
 
     /// What runs queries on the workers; the session has it already.
@@ -91,12 +130,52 @@ impl SchedulerSide {
     }
 }
 
+/// What a scheduler begins with, and the results that clients may ask it for. The plans in the logs are as deep as
+/// their authors liked, so they are read on a stack for that.
+fn begin(
+    session: &Session,
+    state: Option<&StateDirectory>,
+) -> std::io::Result<(Beginning, Option<Arc<DurableResults>>)> {
+    let Some(state) = state else {
+        let identity = Identity::transient();
+        return Ok((Beginning { identity, journal: None, orphans: vec![] }, None));
+    };
+    let journal = Arc::new(Journal::new(state));
+    let results = Arc::new(DurableResults::new(journal.clone()));
+    let orphan = |found: Found| match found.query {
+        Ok((unfinished, log)) => {
+            let durable = DurableResult { handle: found.handle.to_vec(), schema: unfinished.schema.clone() };
+            let graph = unfinished.graph.clone();
+            let (asked, resumed) = session.resume(graph, unfinished.result, unfinished.operators, durable);
+            let (reply, answer) = std::sync::mpsc::channel();
+            let log = journal.keep(&found.handle, log);
+            let recovered = Recovered::new(unfinished.schema.clone(), resumed, answer);
+            results.expect(found.handle, Ok(recovered));
+            Some(Orphan { unfinished, log, asked, reply })
+        }
+        Err(problem) => {
+            results.expect(found.handle, Err(problem));
+            None
+        }
+    };
+    let orphans = std::thread::scope(|scope| {
+        let reads = || state.unfinished().into_iter().filter_map(orphan).collect::<Vec<Orphan>>();
+        let reader =
+            std::thread::Builder::new().stack_size(driver::STACK_BYTES).spawn_scoped(scope, reads)?;
+        reader.join().map_err(|_| std::io::Error::other("the logs of queries cannot be read"))
+    })?;
+    let identity = state.identity().clone();
+    Ok((Beginning { identity, journal: Some(journal), orphans }, Some(results)))
+}
+
 /// Workers and their queries, for a session. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct ClusterHandle {
     driver: mpsc::UnboundedSender<driver::Input>,
     /// Of all workers that are there.
     slots: Arc<AtomicU32>,
+    next_query: Arc<AtomicU64>,
+    journal: Option<Arc<Journal>>,
 }
 
 impl ClusterHandle {
@@ -126,7 +205,10 @@ impl Cluster for ClusterHandle {
     fn run(&self, query: ClusterQuery) -> Result<Vec<Arc<KeptRows>>> {
         let (reply, answer) = std::sync::mpsc::channel();
         let gone = || EngineError::Resources("the server is shutting down".into());
-        self.driver.send(driver::Input::Submitted { query: Box::new(query), reply }).map_err(|_| gone())?;
+        let id = self.next_query.fetch_add(1, Ordering::Relaxed);
+        let log = self.journal.as_ref().and_then(|journal| journal.begin(id, &query));
+        let submitted = driver::Input::Submitted { id: QueryId(id), query: Box::new(query), log, reply };
+        self.driver.send(submitted).map_err(|_| gone())?;
         answer.recv().unwrap_or_else(|_| Err(gone()))
     }
 }

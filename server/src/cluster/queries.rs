@@ -12,6 +12,10 @@ use dovetail_engine::session::cluster::ClusterQuery;
 use dovetail_planner::graph::StageId;
 use dovetail_planner::pipeline::{QueryStage, Sink, hold_build_rows, split_at_join};
 
+use super::messages::encode_plan;
+use crate::journal::QueryLog;
+use crate::records::{self, record};
+
 /// The build side of a partitioned join is cut into tasks of at least so many bytes.
 const BUILD_BYTES_PER_TASK: u64 = 16 << 20;
 
@@ -37,6 +41,8 @@ pub struct Query {
     /// Attempts that have failed, for messages.
     pub failed_attempts: u32,
     pub is_cancelled: bool,
+    /// If the query survives the end of this process.
+    pub log: Option<Arc<QueryLog>>,
 }
 
 /// What a report changes of the graph.
@@ -48,7 +54,7 @@ pub struct Change {
 }
 
 impl Query {
-    pub fn new(asked: ClusterQuery, reply: Reply, restarts: u32) -> Query {
+    pub fn new(asked: ClusterQuery, reply: Reply, restarts: u32, log: Option<Arc<QueryLog>>) -> Query {
         Query {
             stages: asked.graph.stages.clone(),
             asked,
@@ -59,7 +65,39 @@ impl Query {
             failure: None,
             failed_attempts: 0,
             is_cancelled: false,
+            log,
         }
+    }
+
+    /// Puts a query that another process has begun where it was.
+    pub fn resume(&mut self, stages: Vec<QueryStage>, decided: HashMap<StageId, bool>) {
+        (self.stages, self.decided) = (stages, decided);
+    }
+
+    /// Writes down, if the query has a log.
+    pub fn record(&self, record: impl FnOnce() -> record::Record) {
+        if let Some(log) = &self.log {
+            log.add(record());
+        }
+    }
+
+    /// Writes down that an attempt has become its task's output.
+    pub fn record_finished(&self, output: OutputId) {
+        self.record(|| {
+            record::Record::Finished(records::Finished {
+                stage: output.task.stage.0,
+                partition: output.task.partition,
+                attempt: output.attempt.0,
+                is_partitioned: self.reports.get(&output).is_some_and(|r| r.is_partitioned),
+            })
+        });
+    }
+
+    /// Writes down what has become of stages because of what a build has left.
+    pub fn record_split(&self, build: StageId, stages: &[QueryStage]) {
+        self.record(|| {
+            record::Record::Split(records::Split { build: build.0, stages: encode_plan(&stages) })
+        });
     }
 
     /// Takes a report in. What a join build says first of its place is decided for good; it may change stages,

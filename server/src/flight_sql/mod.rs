@@ -12,8 +12,8 @@
 //! once, since many clients never redeem the ticket of one. Session's calls block, so they run on threads of
 //! their own; no thread waits for a slow client.
 //!
-//! What always holds: the schema of a FlightInfo is that of its rows; a ticket is redeemed once; a client that
-//! goes away takes its query with it; what clients can make the server keep is bounded in number and age.
+//! What always holds: the schema of a FlightInfo is that of its rows; a ticket is redeemed once, and once more if the
+//! server has ended meanwhile and has a state directory; a client that goes away takes its query with it; what clients can make the server keep is bounded in number and age.
 
 mod front;
 mod ingest;
@@ -42,6 +42,7 @@ use tonic::Status;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 
+use crate::cluster::DurableResults;
 use crate::security::{Security, ServerAuth};
 use front::Front;
 use service::Service;
@@ -75,18 +76,24 @@ pub type FlightServer = InterceptedService<FlightServiceServer<Front>, ServerAut
 pub struct FlightSql {
     session: Arc<Session>,
     tickets: Option<Arc<dyn TicketHandler>>,
+    durable: Option<Arc<DurableResults>>,
     limits: Limits,
 }
 
 impl FlightSql {
     /// Flight SQL over a session.
     pub fn new(session: Arc<Session>) -> FlightSql {
-        FlightSql { session, tickets: None, limits: Limits::default() }
+        FlightSql { session, tickets: None, durable: None, limits: Limits::default() }
     }
 
     /// Has somebody else redeem the tickets that are not Flight SQL's.
     pub fn with_tickets(self, handler: Arc<dyn TicketHandler>) -> FlightSql {
         FlightSql { tickets: Some(handler), ..self }
+    }
+
+    /// Lets tickets outlive this process, if they are being redeemed when it ends.
+    pub(crate) fn with_durable(self, durable: Arc<DurableResults>) -> FlightSql {
+        FlightSql { durable: Some(durable), ..self }
     }
 
     /// Other bounds than the usual ones.
@@ -102,7 +109,7 @@ impl FlightSql {
     /// The service, behind the token, to be put beside others.
     pub fn server(self, security: &Security) -> FlightServer {
         let auth = ServerAuth::new(security);
-        let service = Service::new(self.session, self.limits);
+        let service = Service::new(self.session, self.limits, self.durable);
         let front = Front::new(service, self.tickets, auth.clone());
         let server = FlightServiceServer::new(front).max_decoding_message_size(REQUEST_BYTES_MAX);
         InterceptedService::new(server, auth)

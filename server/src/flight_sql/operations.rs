@@ -1,7 +1,8 @@
 //! The results that clients have been promised: those not fetched yet, and those being computed or fetched.
 //!
 //! What always holds: a handle is random, so nobody guesses another's; it is redeemed once; what is not
-//! redeemed is forgotten after a while; there are never more than a fixed number of each.
+//! redeemed is forgotten after a while; there are never more than a fixed number of each. A handle that was redeemed in
+//! the process before this one may be redeemed again, if that process has left its queries ([`DurableResults`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use bytes::Bytes;
 use dovetail_engine::{Cancellation, Statement};
 use parking_lot::Mutex;
 use tonic::Status;
+
+use crate::cluster::{DurableResults, Recovered};
 
 /// What clients can make the server keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub enum Promise {
     Query(Box<Statement>),
     /// Nothing: the command was carried out when the ticket was made.
     Done,
+    /// The rows of a query that another process has begun.
+    Recovered(Box<Recovered>),
 }
 
 /// All results that have been promised.
@@ -53,6 +58,7 @@ pub enum Promise {
 pub struct Operations {
     limits: Limits,
     all: Arc<Mutex<All>>,
+    durable: Option<Arc<DurableResults>>,
 }
 
 #[derive(Default)]
@@ -66,12 +72,13 @@ pub struct Running {
     handle: Bytes,
     pub cancellation: Cancellation,
     all: Arc<Mutex<All>>,
+    durable: Option<Arc<DurableResults>>,
 }
 
 impl Operations {
-    /// None yet.
-    pub fn new(limits: Limits) -> Operations {
-        Operations { limits, all: Arc::default() }
+    /// None yet, but those that the process before has left.
+    pub fn new(limits: Limits, durable: Option<Arc<DurableResults>>) -> Operations {
+        Operations { limits, all: Arc::default(), durable }
     }
 
     /// Keeps a promise until it is redeemed or has become old.
@@ -93,13 +100,22 @@ impl Operations {
     pub fn redeem(&self, handle: &Bytes) -> Result<(Promise, Running), Status> {
         let mut all = self.all.lock();
         let Some((since, promise)) = all.unfetched.remove(handle) else {
-            return Err(unknown());
+            let recovered = self.recovered(handle)?;
+            let running = self.enter(&mut all, handle.clone())?;
+            return Ok((Promise::Recovered(Box::new(recovered)), running));
         };
         if since.elapsed() >= self.limits.unfetched_age {
             return Err(unknown());
         }
         let running = self.enter(&mut all, handle.clone())?;
         Ok((promise, running))
+    }
+
+    fn recovered(&self, handle: &Bytes) -> Result<Recovered, Status> {
+        match self.durable.as_ref().and_then(|durable| durable.claim(handle)) {
+            Some(result) => result.map_err(Status::aborted),
+            None => Err(unknown()),
+        }
     }
 
     /// A statement runs whose result was not promised to anybody.
@@ -116,7 +132,7 @@ impl Operations {
         }
         let cancellation = Cancellation::default();
         all.running.insert(handle.clone(), cancellation.clone());
-        Ok(Running { handle, cancellation, all: self.all.clone() })
+        Ok(Running { handle, cancellation, all: self.all.clone(), durable: self.durable.clone() })
     }
 
     /// Stops or forgets what a handle stands for.
@@ -130,7 +146,12 @@ impl Operations {
                 cancellation.cancel();
                 Ok(CancelStatus::Cancelling)
             }
-            None => Err(unknown()),
+            None => {
+                let recovered = self.recovered(handle)?;
+                recovered.cancel();
+                self.durable.iter().for_each(|durable| durable.ended(handle));
+                Ok(CancelStatus::Cancelled)
+            }
         }
     }
 }
@@ -138,6 +159,7 @@ impl Operations {
 impl Drop for Running {
     fn drop(&mut self) {
         self.all.lock().running.remove(&self.handle);
+        self.durable.iter().for_each(|durable| durable.ended(&self.handle));
         self.cancellation.cancel();
     }
 }
@@ -156,10 +178,11 @@ fn unknown() -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::{Journal, StateDirectory};
 
     #[test]
     fn a_promise_is_redeemed_once() {
-        let operations = Operations::new(Limits::default());
+        let operations = Operations::new(Limits::default(), None);
         let handle = operations.promise(Promise::Done).unwrap();
         let running = operations.redeem(&handle).unwrap().1;
         assert_eq!(operations.redeem(&handle).err().unwrap().code(), tonic::Code::NotFound);
@@ -172,7 +195,7 @@ mod tests {
     #[test]
     fn promises_are_bounded_in_number_and_age() {
         let limits = Limits { unfetched: 2, unfetched_age: Duration::from_millis(50), ..Limits::default() };
-        let operations = Operations::new(limits);
+        let operations = Operations::new(limits, None);
         let first = operations.promise(Promise::Done).unwrap();
         operations.promise(Promise::Done).unwrap();
         assert_eq!(operations.promise(Promise::Done).unwrap_err().code(), tonic::Code::ResourceExhausted);
@@ -182,8 +205,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_process_before_has_left_is_handed_out_once_and_to_nobody_else() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(place.path()).unwrap();
+        let durable = Arc::new(DurableResults::new(Arc::new(Journal::new(&state))));
+        let handle = random_handle();
+        durable.expect(handle.clone(), Err("the reason".into()));
+        let operations = Operations::new(Limits::default(), Some(durable));
+        assert_eq!(operations.redeem(&random_handle()).err().unwrap().code(), tonic::Code::NotFound);
+        let told = operations.redeem(&handle).err().unwrap();
+        assert_eq!((told.code(), told.message()), (tonic::Code::Aborted, "the reason"));
+        assert_eq!(operations.redeem(&handle).err().unwrap().code(), tonic::Code::NotFound);
+    }
+
+    #[test]
     fn running_statements_are_bounded() {
-        let operations = Operations::new(Limits { running: 1, ..Limits::default() });
+        let operations = Operations::new(Limits { running: 1, ..Limits::default() }, None);
         let running = operations.start().unwrap();
         assert_eq!(operations.start().err().unwrap().code(), tonic::Code::ResourceExhausted);
         drop(running);

@@ -26,6 +26,7 @@ use super::prepared::{PreparedRun, PreparedStatements};
 use super::refusals::{malformed, no_substrait, no_transactions, refuse_transaction};
 use super::rows::stream_of_batches;
 use super::statements::{Promised, Statements};
+use crate::cluster::DurableResults;
 
 /// Flight SQL over a session.
 #[derive(Clone)]
@@ -39,8 +40,8 @@ type DoGet = Result<Response<<Service as FlightService>::DoGetStream>, Status>;
 type Info = Result<Response<FlightInfo>, Status>;
 
 impl Service {
-    pub fn new(session: Arc<Session>, limits: Limits) -> Service {
-        let statements = Statements { session, operations: Operations::new(limits) };
+    pub fn new(session: Arc<Session>, limits: Limits, durable: Option<Arc<DurableResults>>) -> Service {
+        let statements = Statements { session, operations: Operations::new(limits, durable) };
         Service { statements, prepared: Arc::new(PreparedStatements::new(limits)), limits }
     }
 
@@ -224,7 +225,7 @@ impl FlightSqlService for Service {
     /// Some clients fetch a prepared statement without asking for its FlightInfo before.
     async fn do_get_prepared_statement(&self, c: CommandPreparedStatementQuery, _: Request<Ticket>) -> DoGet {
         let promised = self.promise_prepared(&c).await?;
-        Ok(Response::new(self.statements.redeem(&promised.handle).await?))
+        Ok(Response::new(self.statements.redeem_once(&promised.handle).await?))
     }
 
     async fn do_get_catalogs(&self, c: CommandGetCatalogs, _: Request<Ticket>) -> DoGet {

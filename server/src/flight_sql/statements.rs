@@ -82,10 +82,27 @@ impl Statements {
 
     /// Runs what was promised, and gives its rows.
     pub async fn redeem(&self, handle: &Bytes) -> Result<FlightStream, Status> {
+        self.fetch(handle, true).await
+    }
+
+    /// [`Self::redeem`] for a client that has no ticket to show again.
+    pub async fn redeem_once(&self, handle: &Bytes) -> Result<FlightStream, Status> {
+        self.fetch(handle, false).await
+    }
+
+    async fn fetch(&self, handle: &Bytes, may_come_back: bool) -> Result<FlightStream, Status> {
         let (promise, running) = self.operations.redeem(handle)?;
         match promise {
             Promise::Done => Ok(stream_of_batches(Arc::new(Schema::empty()), vec![])),
+            Promise::Query(statement) if may_come_back => {
+                self.rows(statement.with_handle(handle.to_vec()), running).await
+            }
             Promise::Query(statement) => self.rows(*statement, running).await,
+            Promise::Recovered(recovered) => {
+                let (schema, cancellation) = (wire_schema(&recovered.schema), running.cancellation.clone());
+                let result = blocking(move || recovered.wait(&cancellation)).await?;
+                Ok(stream_of(result, schema, running))
+            }
         }
     }
 

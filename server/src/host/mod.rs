@@ -5,8 +5,8 @@
 //!                                      └─ outputs stay here ─▶ data::serve
 //! ```
 //!
-//! What always holds: every task that is accepted is reported once, also if it panics; nothing of a query is
-//! left after [`Host::end`] but what a reader still holds.
+//! What always holds: every task that is accepted is reported once, also if it panics, unless its query was ended
+//! before; nothing of a query is left after [`Host::end`] but what a reader still holds.
 
 mod failure;
 mod threads;
@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dovetail_engine::exchange::RowsReader;
-use dovetail_engine::query::placed::{PlacedRun, Report};
+use dovetail_engine::query::placed::{Inventory, PlacedRun, Report};
 use dovetail_engine::scheduler::events::OutputId;
 use dovetail_engine::task::OperatorCounts;
 use dovetail_engine::{EngineError, Result};
@@ -30,16 +30,20 @@ pub trait Ends: Send + Sync {
     fn ended(&self, query: u64, output: OutputId, result: Result<(Report, Vec<OperatorCounts>)>);
 }
 
+/// The queries that have begun and not ended.
+type Runs = Arc<Mutex<HashMap<u64, Arc<PlacedRun>>>>;
+
 /// The queries of this process.
 pub struct Host {
-    runs: Arc<Mutex<HashMap<u64, Arc<PlacedRun>>>>,
+    runs: Runs,
     threads: Threads,
 }
 
 impl Host {
     /// A host that runs so many tasks at a time.
     pub fn new(slots: usize, ends: Arc<dyn Ends>) -> std::io::Result<Host> {
-        Ok(Host { runs: Arc::default(), threads: Threads::start(slots, ends)? })
+        let runs: Runs = Arc::default();
+        Ok(Host { runs: runs.clone(), threads: Threads::start(slots, runs, ends)? })
     }
 
     /// A query of which tasks may come.
@@ -82,10 +86,25 @@ impl Host {
         }
     }
 
-    /// [`Self::end`] of all queries.
-    pub fn end_all(&self) {
+    /// [`Self::end`] of all queries; how many they were.
+    pub fn end_all(&self) -> usize {
         let runs = std::mem::take(&mut *self.runs.lock());
         runs.values().for_each(|run| run.cancel());
+        runs.len()
+    }
+
+    /// What is here of each query. Tasks that wait for a thread count as running.
+    pub fn inventory(&self) -> Result<Vec<(u64, Inventory)>> {
+        let runs: Vec<(u64, Arc<PlacedRun>)> =
+            self.runs.lock().iter().map(|(query, run)| (*query, run.clone())).collect();
+        let waiting = self.threads.waiting();
+        let inventory = |(query, run): (u64, Arc<PlacedRun>)| {
+            let mut inventory = run.inventory()?;
+            let of_query = waiting.iter().filter(|(q, _)| *q == query).map(|(_, output)| *output);
+            inventory.running.extend(of_query);
+            Ok((query, inventory))
+        };
+        runs.into_iter().map(inventory).collect()
     }
 
     /// Rows of an output that is here.

@@ -12,7 +12,7 @@ use dovetail_engine::scheduler::events::OutputId;
 use dovetail_planner::graph::StageId;
 use parking_lot::{Condvar, Mutex};
 
-use super::Ends;
+use super::{Ends, Runs};
 
 /// Stack of a task's thread: deeply nested expressions are evaluated by recursion.
 const STACK_BYTES: usize = 16 << 20;
@@ -40,6 +40,7 @@ pub struct Threads {
 struct Shared {
     queue: Mutex<Queue>,
     work: Condvar,
+    runs: Runs,
     ends: Arc<dyn Ends>,
 }
 
@@ -50,8 +51,8 @@ struct Queue {
 }
 
 impl Threads {
-    pub fn start(count: usize, ends: Arc<dyn Ends>) -> std::io::Result<Threads> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), work: Condvar::new(), ends });
+    pub fn start(count: usize, runs: Runs, ends: Arc<dyn Ends>) -> std::io::Result<Threads> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), work: Condvar::new(), runs, ends });
         let mut threads = Threads { shared, handles: vec![] };
         for number in 0..count {
             let shared = threads.shared.clone();
@@ -65,6 +66,16 @@ impl Threads {
     pub fn push(&self, job: Job) {
         self.shared.queue.lock().jobs.push_back(job);
         self.shared.work.notify_one();
+    }
+
+    /// Tasks that no thread has begun yet.
+    pub fn waiting(&self) -> Vec<(u64, OutputId)> {
+        let queue = self.shared.queue.lock();
+        let task = |job: &Job| match job {
+            Job::Task { query, output, .. } => Some((*query, *output)),
+            Job::Warm { .. } => None,
+        };
+        queue.jobs.iter().filter_map(task).collect()
     }
 }
 
@@ -107,9 +118,13 @@ impl Shared {
                     let (stage, task, ms) =
                         (output.task.stage.0, output.task.partition, start.elapsed().as_millis());
                     tracing::debug!(query, stage, task, attempt = output.attempt.0, ms, "a task has ended");
+                    // Another run of the same number may be there: nobody is told of this one's end.
+                    let is_over = self.runs.lock().get(&query).is_none_or(|now| !Arc::ptr_eq(now, &run));
                     // Before the report: what it frees is free when the next task is chosen.
                     drop(run);
-                    self.ends.ended(query, output, result.unwrap_or_else(|p| Err(panicked(&*p))));
+                    if !is_over {
+                        self.ends.ended(query, output, result.unwrap_or_else(|p| Err(panicked(&*p))));
+                    }
                 }
                 Job::Warm { stage, run } => {
                     let result = catch_unwind(AssertUnwindSafe(|| run.warm(stage)));

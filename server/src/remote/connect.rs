@@ -74,6 +74,11 @@ impl Connection {
         self.client.clone()
     }
 
+    /// As the user has written it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     pub fn runtime(&self) -> &Runtime {
         &self.runtime
     }

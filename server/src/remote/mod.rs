@@ -5,19 +5,20 @@
 //! ```
 //!
 //! What always holds: a call ends when [`RemoteCancel`] says so, and the server hears of it since the stream is
-//! dropped; errors are those that the server told, with the same words as a local session's.
+//! dropped; a server that dies is waited for as long as no row was taken ([`reconnect`]); errors are those that the server told, with the same words as a local session's.
 
 mod address;
 mod connect;
+mod reconnect;
 
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow_flight::IpcMessage;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::CommandGetTables;
-use arrow_flight::{FlightInfo, IpcMessage};
 use bytes::Bytes;
 use dovetail_engine::{EngineError, Result, ResultStream, StatementKind, TableInfo};
 use futures::{StreamExt, TryStreamExt};
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use crate::flight_sql::{command_message, table_rows};
 use crate::security::Security;
 use connect::{Client, Connection};
+use reconnect::{Fetched, Notice, fetch, the_ticket};
 
 pub use address::ServerAddress;
 
@@ -34,6 +36,7 @@ pub struct RemoteSession {
     connection: Arc<Connection>,
     /// Counts the times that somebody cancelled.
     cancel: Arc<watch::Sender<u64>>,
+    notice: Notice,
 }
 
 /// Stops what runs over a connection at this moment. Cheap to clone.
@@ -47,19 +50,25 @@ impl RemoteSession {
     /// Nobody is there; the other side is not who it should be; the token cannot be sent.
     pub fn connect(address: &ServerAddress, security: &Security) -> crate::Result<RemoteSession> {
         let connection = Arc::new(Connection::open(address, security)?);
-        Ok(RemoteSession { connection, cancel: Arc::new(watch::Sender::new(0)) })
+        Ok(RemoteSession { connection, cancel: Arc::new(watch::Sender::new(0)), notice: Arc::new(|_| {}) })
+    }
+
+    /// Has somebody told, in one line, when a call waits for a server that is gone.
+    pub fn with_notice(self, notice: impl Fn(&str) + Send + Sync + 'static) -> RemoteSession {
+        RemoteSession { notice: Arc::new(notice), ..self }
     }
 
     /// Runs exactly one statement. The server has computed the rows when this returns; they are fetched as they
     /// are read.
     pub fn stream(&self, statement: &str) -> Result<ResultStream> {
         let statement = statement.to_owned();
+        let (url, notice) = (self.connection.url().to_owned(), self.notice.clone());
         let (info, rows) = self.wait(|mut client| async move {
             let info = client.execute(statement, None).await?;
             match command_message(&info) {
                 Some(_) => Ok((info, None)),
                 None => {
-                    let rows = first_endpoint(&mut client, &info).await?;
+                    let rows = fetch(&mut client, &info, &url, &notice).await?;
                     Ok((info, Some(rows)))
                 }
             }
@@ -72,11 +81,13 @@ impl RemoteSession {
         let Some(rows) = rows else {
             return Ok(ResultStream::new(schema, kind, std::iter::empty()));
         };
+        let Fetched { first, rest } = rows;
         let rows = Rows {
+            first,
             connection: self.connection.clone(),
             cancelled: self.cancel.subscribe(),
             _cancel: self.cancel.clone(),
-            rows: Some(rows),
+            rows: Some(rest),
         };
         Ok(ResultStream::new(schema, kind, rows))
     }
@@ -86,7 +97,7 @@ impl RemoteSession {
         let batches = self.wait(|mut client| async move {
             let command = CommandGetTables { include_schema: true, ..CommandGetTables::default() };
             let info = client.get_tables(command).await?;
-            first_endpoint(&mut client, &info).await?.try_collect::<Vec<RecordBatch>>().await
+            client.do_get(the_ticket(&info)?).await?.try_collect::<Vec<RecordBatch>>().await
         })?;
         let mut tables = vec![];
         for batch in &batches {
@@ -131,6 +142,8 @@ struct Rows {
     cancelled: watch::Receiver<u64>,
     /// Without a sender there is nothing to receive, which would look like a cancellation.
     _cancel: Arc<watch::Sender<u64>>,
+    /// What came while there was still a way back.
+    first: Option<RecordBatch>,
     /// None after the end or an error.
     rows: Option<FlightRecordBatchStream>,
 }
@@ -139,6 +152,9 @@ impl Iterator for Rows {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Result<RecordBatch>> {
+        if let Some(first) = self.first.take() {
+            return Some(Ok(first));
+        }
         let rows = self.rows.as_mut()?;
         let cancelled = &mut self.cancelled;
         let next = self.connection.runtime().block_on(async {
@@ -153,23 +169,6 @@ impl Iterator for Rows {
         }
         next
     }
-}
-
-/// Our server has one endpoint, and it is the server itself.
-async fn first_endpoint(
-    client: &mut Client,
-    info: &FlightInfo,
-) -> Result<FlightRecordBatchStream, FlightError> {
-    let [endpoint] = info.endpoint.as_slice() else {
-        return Err(FlightError::ProtocolError(format!(
-            "expected one endpoint, not {}",
-            info.endpoint.len()
-        )));
-    };
-    let Some(ticket) = endpoint.ticket.clone() else {
-        return Err(FlightError::ProtocolError("an endpoint without a ticket".to_owned()));
-    };
-    client.do_get(ticket).await
 }
 
 fn tables_of(batch: &RecordBatch, tables: &mut Vec<TableInfo>) -> Result<()> {

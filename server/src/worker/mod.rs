@@ -5,13 +5,16 @@
 //! other processes ── DoGet ──▶ data::serve ─▶ Host's outputs
 //! ```
 //!
-//! What always holds: a worker belongs to one scheduler at a time; when the connection is gone, so is everything
-//! that it held, because the scheduler takes it for lost; then it joins again, as a new worker.
+//! What always holds: a worker belongs to one scheduler at a time. When the connection is gone, the scheduler takes the
+//! worker for lost, or is gone itself: the worker goes on with what it runs, keeps what it has for [`KEEP_MAX`], and
+//! joins again, as a new worker that says what it has. A scheduler that knows the queries from its log goes on with
+//! it; any other has it dropped.
 
+mod held;
 mod session;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use dovetail_engine::catalog::Catalog;
@@ -32,7 +35,10 @@ use crate::security::{Security, ServerAuth};
 use session::{Left, Reports};
 
 /// Between two tries to join.
-const REJOIN_PAUSE: Duration = Duration::from_millis(500);
+const REJOIN_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a worker without a scheduler keeps what it has.
+const KEEP_MAX: Duration = Duration::from_secs(60);
 
 /// How a worker is started.
 pub struct WorkerOptions {
@@ -95,15 +101,24 @@ pub async fn run(
     let reports = Arc::new(Reports::default());
     let host = Arc::new(Host::new(surroundings.options.threads, reports.clone())?);
     serve(&surroundings, host.clone(), listening);
+    let mut alone_since = Instant::now();
     loop {
         match session::join(&surroundings, &host, &reports, &mut stop).await? {
             Left::Dismissed => return Ok(()),
-            Left::Lost(problem) => {
-                host.end_all();
+            Left::Lost { problem, was_there } => {
                 if *stop.borrow() {
                     return Ok(());
                 }
+                if was_there {
+                    alone_since = Instant::now();
+                }
                 tracing::warn!(problem, "not connected to the scheduler");
+                if alone_since.elapsed() >= KEEP_MAX {
+                    let queries = host.end_all();
+                    if queries > 0 {
+                        tracing::warn!(queries, "no scheduler has come back: what was kept is dropped");
+                    }
+                }
             }
         }
         tokio::select! {

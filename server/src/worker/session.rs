@@ -1,17 +1,24 @@
 //! One stay of a worker with a scheduler, from hello to the end of the stream.
+//!
+//! What always holds: ends of tasks go to the scheduler from before the worker has counted what it has, so that none
+//! falls between the two; what is of another scheduler is dropped before a message of this one is obeyed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dovetail_engine::query::placed::{PlacedRun, Report, Surroundings as QuerySurroundings};
 use dovetail_engine::scheduler::events::OutputId;
 use dovetail_engine::task::{OperatorCounts, QueryContext};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 
 use super::Surroundings;
+use super::held::tell_held;
 use crate::cluster::messages::{self, CONTROL_BYTES_MAX, PROTOCOL};
 use crate::connect::connect_error;
 use crate::control::control_client::ControlClient;
@@ -20,6 +27,7 @@ use crate::control::{self, WorkerMessage, worker_message};
 use crate::data::fetch::RemoteTables;
 use crate::error::{Result, ServerError};
 use crate::host::{Ends, Host, failure_of};
+use crate::security::ClientAuth;
 
 /// Messages to the scheduler that wait to be sent.
 const MESSAGES_MAX: usize = 1 << 12;
@@ -34,13 +42,19 @@ const LEAVE_MAX: Duration = Duration::from_secs(60);
 pub enum Left {
     Dismissed,
     /// The connection is gone, or was never there.
-    Lost(String),
+    Lost {
+        problem: String,
+        was_there: bool,
+    },
 }
 
-/// Sends the ends of tasks to whichever scheduler there is. Of tasks of an earlier stay nobody wants to know.
+/// Sends the ends of tasks to whichever scheduler there is. While there is none they are told by what the worker has
+/// when it joins again: an output that is there, an attempt that does not run any more.
 #[derive(Default)]
 pub struct Reports {
     outbound: Mutex<Option<mpsc::Sender<WorkerMessage>>>,
+    /// Of the scheduler that the worker's queries are of.
+    lineage: Mutex<Bytes>,
 }
 
 impl Ends for Reports {
@@ -61,7 +75,7 @@ impl Ends for Reports {
         };
         let outbound = self.outbound.lock().clone();
         if let Some(outbound) = outbound {
-            // If the stream is gone, so is what the report is about.
+            // If the stream is gone, the next scheduler sees what has come of it.
             let _ = outbound.blocking_send(WorkerMessage { message: Some(message) });
         }
     }
@@ -87,6 +101,8 @@ fn failed(query: u64, output: OutputId, error: &dovetail_engine::EngineError) ->
     })
 }
 
+type Client = ControlClient<InterceptedService<Channel, ClientAuth>>;
+
 /// Joins and stays.
 ///
 /// # Errors
@@ -100,10 +116,10 @@ pub async fn join(
     let channel = match surroundings.connector.connect(&surroundings.options.scheduler).await {
         Ok(channel) => channel,
         // Nobody is there, for now.
-        Err(error @ ServerError::Connect { .. }) => return Ok(Left::Lost(error.to_string())),
+        Err(error @ ServerError::Connect { .. }) => return Ok(never_there(error.to_string())),
         Err(error) => return Err(error),
     };
-    let mut client = ControlClient::with_interceptor(channel, surroundings.connector.auth())
+    let client = ControlClient::with_interceptor(channel, surroundings.connector.auth())
         .max_decoding_message_size(CONTROL_BYTES_MAX)
         .max_encoding_message_size(CONTROL_BYTES_MAX);
     let (outbound, messages) = mpsc::channel(MESSAGES_MAX);
@@ -114,9 +130,34 @@ pub async fn join(
         memory_limit_bytes: surroundings.memory.limit_bytes() as u64,
         address: surroundings.address.clone(),
         name: surroundings.address.clone(),
+        lineage: reports.lineage.lock().clone(),
     };
     let say = |message| WorkerMessage { message: Some(message) };
     outbound.try_send(say(worker_message::Message::Hello(hello))).expect("invariant: the queue is empty");
+    // From now on ends are told, or belong to what is counted next.
+    *reports.outbound.lock() = Some(outbound.clone());
+    let left = match tell_held(host, outbound.clone()) {
+        Ok(()) => stay(surroundings, host, reports, stop, client, outbound, messages).await,
+        Err(error) => Ok(never_there(error.to_string())),
+    };
+    reports.outbound.lock().take();
+    left
+}
+
+fn never_there(problem: String) -> Left {
+    Left::Lost { problem, was_there: false }
+}
+
+async fn stay(
+    surroundings: &Arc<Surroundings>,
+    host: &Arc<Host>,
+    reports: &Reports,
+    stop: &mut watch::Receiver<bool>,
+    mut client: Client,
+    outbound: mpsc::Sender<WorkerMessage>,
+    messages: mpsc::Receiver<WorkerMessage>,
+) -> Result<Left> {
+    let say = |message| WorkerMessage { message: Some(message) };
     let mut inbound = match client.join(ReceiverStream::new(messages)).await {
         Ok(response) => response.into_inner(),
         Err(status) if status.code() == tonic::Code::Unauthenticated => {
@@ -126,14 +167,14 @@ pub async fn join(
             });
         }
         Err(status) => match connect_error(&surroundings.options.scheduler, &status) {
-            ServerError::Connect { .. } => return Ok(Left::Lost(status.message().to_string())),
+            ServerError::Connect { .. } => return Ok(never_there(status.message().to_string())),
             error => return Err(error),
         },
     };
-    *reports.outbound.lock() = Some(outbound.clone());
     let mut beat = tokio::time::interval(Duration::from_secs(1));
     let mut stay = Stay { surroundings, host, reports, broken: HashMap::new() };
     let mut is_leaving = false;
+    let lost = |problem: String| Left::Lost { problem, was_there: true };
     let far = Duration::from_secs(u32::MAX.into());
     let leave_by = tokio::time::sleep(far);
     tokio::pin!(leave_by);
@@ -144,10 +185,10 @@ pub async fn join(
                     Next::Stay => {}
                     Next::BeatEach(every) => beat = tokio::time::interval(every),
                     Next::Go => break Left::Dismissed,
-                    Next::Cut(problem) => break Left::Lost(problem),
+                    Next::Cut(problem) => break lost(problem),
                 },
-                Ok(None) => break Left::Lost("the scheduler has ended the connection".into()),
-                Err(status) => break Left::Lost(status.message().to_string()),
+                Ok(None) => break lost("the scheduler has ended the connection".into()),
+                Err(status) => break lost(status.message().to_string()),
             },
             _ = beat.tick() => {
                 let heartbeat = control::Heartbeat {
@@ -168,7 +209,6 @@ pub async fn join(
             () = &mut leave_by, if is_leaving => break Left::Dismissed,
         }
     };
-    reports.outbound.lock().take();
     Ok(left)
 }
 
@@ -195,6 +235,10 @@ impl Stay<'_> {
         let done = match message {
             Message::Welcome(welcome) => {
                 tracing::info!(worker = welcome.worker, "joined");
+                let before = std::mem::replace(&mut *self.reports.lineage.lock(), welcome.lineage.clone());
+                if before != welcome.lineage {
+                    self.host.end_all();
+                }
                 let lease = Duration::from_millis(welcome.lease_ms.max(1000).into());
                 return Ok(Next::BeatEach(lease / BEATS_PER_LEASE));
             }

@@ -12,7 +12,8 @@ const SCALE_FACTOR: f64 = 0.1;
 /// Queries of TPC-H with large shuffles, by number.
 pub const QUERIES: [usize; 5] = [5, 9, 13, 18, 21];
 
-fn folder() -> PathBuf {
+/// Where the tables are.
+pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cluster-tpch-sf{SCALE_FACTOR}"))
 }
 

@@ -12,8 +12,10 @@ mod garbage;
 mod links;
 mod losses;
 mod proxy;
+mod restart;
 mod run;
 mod secured;
+mod server;
 mod slow;
 mod spilling;
 mod tasks;
@@ -21,12 +23,12 @@ mod workers;
 
 use std::process::ExitCode;
 
-use dovetail_sqllogictests::cluster::became_a_worker;
+use dovetail_sqllogictests::cluster::became_a_process;
 use sqllogictest::harness::{Arguments, Trial, run};
 
 fn main() -> ExitCode {
     tasks::add_functions();
-    if let Some(code) = became_a_worker() {
+    if let Some(code) = became_a_process() {
         return code;
     }
     data::write();
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         losses::trials(),
         workers::trials(),
         links::trials(),
+        restart::trials(),
         slow::trials(),
         spilling::trials(),
         damage::trials(),

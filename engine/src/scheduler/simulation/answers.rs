@@ -58,7 +58,8 @@ impl Watch {
         let live = live.count();
         assert!(live == 0 || (live == 1 && stage.replayable), "{live} attempts of {output:?} run already");
         assert!(!seen.outputs.contains_key(&output.task), "{output:?} is run although there is an output");
-        assert!(output.attempt.0 < RUNS_MAX, "{output:?} is run without end");
+        assert!(output.attempt.0 >= seen.first_attempt, "{output:?} was used before");
+        assert!(output.attempt.0 - seen.first_attempt < RUNS_MAX, "{output:?} is run without end");
         let pause = seen.paused.get(&output.task).filter(|_| live == 0);
         assert!(pause <= now_ms.as_ref(), "{output:?} has just failed");
         let new = SeenAttempt { worker, reads, cancelled: false, ended: false };

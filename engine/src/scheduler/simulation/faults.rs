@@ -42,6 +42,8 @@ pub enum Blow {
     Join,
     /// The connection between a worker and the scheduler is cut.
     Cut,
+    /// The scheduler's process dies, and comes back with its log.
+    SchedulerDies,
 }
 
 impl Faults {
@@ -49,13 +51,14 @@ impl Faults {
         let often = |rng: &mut Rng, chances: &[u64]| rng.pick(chances);
         let mut blows = vec![];
         for _ in 0..rng.pick(&[0, 1, 2, 3, 5, 9]) {
-            let blow = match rng.below(8) {
+            let blow = match rng.below(9) {
                 0 | 1 => Blow::Kill,
                 2 => Blow::Hang { ms: rng.within(200..9_000) },
                 3 => Blow::Leave,
                 4 | 5 => Blow::LoseOutput,
                 6 => Blow::Join,
-                _ => Blow::Cut,
+                7 => Blow::Cut,
+                _ => Blow::SchedulerDies,
             };
             blows.push((rng.below(6_000), blow));
         }
@@ -77,8 +80,10 @@ impl Faults {
 
 impl World {
     pub(super) fn strikes(&mut self, blow: Blow) {
-        if blow == Blow::Join {
-            return self.join();
+        match blow {
+            Blow::Join => return self.join(),
+            Blow::SchedulerDies => return self.scheduler_dies(),
+            Blow::Kill | Blow::Hang { .. } | Blow::Leave | Blow::LoseOutput | Blow::Cut => {}
         }
         let others = self.workers.iter().filter(|(_, w)| w.alive && w.linked && !w.home);
         let others: Vec<WorkerId> = others.map(|(id, _)| *id).collect();
@@ -87,7 +92,7 @@ impl World {
         }
         let worker = self.rng.pick(&others);
         match blow {
-            Blow::Join => {}
+            Blow::Join | Blow::SchedulerDies => {}
             Blow::Kill => {
                 self.dies(worker);
                 // The connection is reset, or nobody is there to do so and its lease runs out.
@@ -98,6 +103,7 @@ impl World {
             }
             Blow::Hang { ms } => self.worker(worker).hung_until_ms = self.now_ms + ms,
             Blow::Leave => {
+                self.worker(worker).leaving = true;
                 self.send(worker, Event::WorkerLeaving { worker });
                 self.replace();
             }
@@ -124,7 +130,7 @@ impl World {
         }
     }
 
-    fn replace(&mut self) {
+    pub(super) fn replace(&mut self) {
         if self.faults.replaced {
             let at_ms = self.now_ms + self.rng.within(50..4_000);
             self.plan(at_ms, Happening::Strikes(Blow::Join));

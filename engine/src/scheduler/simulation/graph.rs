@@ -1,7 +1,7 @@
 //! Random graphs, as the planner could make them: every kind of edge, stages that cannot be replayed, joins whose
 //! build sides turn out too large, and a stage at home that delivers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dovetail_planner::graph::{Edge, EdgeKind, Place, StageId};
 
@@ -88,6 +88,19 @@ pub fn split(rng: &mut Rng, shape: &GraphShape, build: StageId, probe: StageId) 
         vec![Edge { from: front, kind: EdgeKind::Hash }, Edge { from: build, kind: EdgeKind::Broadcast }];
     let rest = StageShape { tasks: rng.within(1..5) as u32, inputs, ..old.clone() };
     StageSplit { stage: probe, front: old.clone(), rest }
+}
+
+/// Stages that only stages without tasks read, or such as are themselves read by nobody: once they are gone they are
+/// never needed again.
+pub fn unread_stages(shape: &GraphShape) -> BTreeSet<StageId> {
+    let mut read: BTreeSet<StageId> = BTreeSet::new();
+    let mut todo = shape.results.clone();
+    while let Some(stage) = todo.pop() {
+        if read.insert(stage) && shape.stages[stage.0 as usize].tasks > 0 {
+            todo.extend(shape.stages[stage.0 as usize].inputs.iter().map(|e| e.from));
+        }
+    }
+    (0..shape.stages.len() as u32).map(StageId).filter(|s| !read.contains(s)).collect()
 }
 
 /// The tasks of the earlier stage that a task reads.

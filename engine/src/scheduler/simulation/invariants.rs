@@ -15,10 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dovetail_planner::graph::{StageId, TaskId};
 
-use super::super::events::{Action, Attempt, Event, Failure, GraphShape, OutputId, QueryId, WorkerId};
+use super::super::events::{
+    Action, Attempt, Event, Failure, GraphShape, OutputId, QueryId, Restored, WorkerId,
+};
 use super::super::state::{RETRY_PAUSE_MS, RETRY_PAUSE_MS_MAX, Scheduler};
 use super::exchanges::Exchanges;
-use super::graph::reads;
+use super::graph::{reads, unread_stages};
 use super::worker::{Input, Key};
 
 #[derive(Default)]
@@ -31,6 +33,8 @@ pub struct Watch {
     pub exchanges: Exchanges,
     /// As the scheduler was told.
     pub now_ms: Option<u64>,
+    /// Queries of a scheduler that has died.
+    pub orphaned: BTreeMap<QueryId, Seen>,
 }
 
 #[derive(Clone)]
@@ -54,6 +58,8 @@ pub struct Seen {
     /// Tasks that have failed, and when they may be tried again.
     pub paused: BTreeMap<TaskId, u64>,
     pub something_was_lost: bool,
+    /// Of this life of the scheduler.
+    pub first_attempt: u32,
 }
 
 pub struct SeenAttempt {
@@ -74,13 +80,22 @@ impl Watch {
     /// Called after the scheduler has answered an event.
     pub fn check(&mut self, event: &Event, actions: &[Action], scheduler: &Scheduler) {
         let wanted = self.take_in(event);
+        if let Event::QueryRestored { query, restored } = event {
+            self.restored(*query, restored, actions, scheduler);
+        }
         for action in actions {
             if let Action::Disconnect { worker } = action {
                 self.worker_lost(*worker);
             }
         }
         self.check_outputs(event, wanted, actions, scheduler);
-        actions.iter().for_each(|action| self.check_action(action, scheduler));
+        for action in actions {
+            match (event, action) {
+                // What is not wanted of a restored query was never accounted for.
+                (Event::QueryRestored { .. }, Action::Cancel { .. }) => {}
+                _ => self.check_action(action, scheduler),
+            }
+        }
         self.check_slots();
         self.check_answers();
         assert_eq!(scheduler.query_count(), self.queries.len(), "queries that have not ended");
@@ -117,6 +132,7 @@ impl Watch {
                     failures: BTreeMap::new(),
                     paused: BTreeMap::new(),
                     something_was_lost: false,
+                    first_attempt: 0,
                 };
                 self.queries.insert(*query, seen);
             }
@@ -149,9 +165,74 @@ impl Watch {
                 self.queries.get_mut(query).into_iter().for_each(|q| q.cancelled = true);
             }
             Event::Ticked { now_ms } => self.now_ms = Some(*now_ms),
-            Event::WorkerHeard { .. } => {}
+            Event::WorkerHeard { .. } | Event::QueryRestored { .. } => {}
         }
         None
+    }
+
+    /// The scheduler's process is gone, and with it whatever it knew.
+    pub fn scheduler_died(&mut self) {
+        for &query in self.queries.keys() {
+            self.exchanges.ended(query);
+        }
+        self.orphaned = std::mem::take(&mut self.queries);
+        self.workers.clear();
+        self.others_have_joined = false;
+    }
+
+    /// A query goes on. What the scheduler says that it has must be there; that it fits together is seen when the
+    /// query finishes.
+    fn restored(&mut self, query: QueryId, restored: &Restored, actions: &[Action], scheduler: &Scheduler) {
+        let mut seen = self.orphaned.remove(&query).expect("a query is restored once");
+        self.others_have_joined = true;
+        seen.shape = restored.shape.clone();
+        (seen.stopped, seen.something_was_lost) = (false, true);
+        seen.first_attempt = restored.first_attempt.0;
+        seen.failures.clear();
+        let unread = unread_stages(&seen.shape);
+        let stages = seen.shape.stages.iter().enumerate();
+        let tasks: Vec<TaskId> = stages
+            .flat_map(|(number, stage)| {
+                (0..stage.tasks).map(move |partition| TaskId { stage: StageId(number as u32), partition })
+            })
+            .collect();
+        seen.ever_finished.extend(tasks.iter().filter(|t| unread.contains(&t.stage)));
+        (seen.outputs, seen.unreleased) = Default::default();
+        for task in tasks {
+            let Some((attempt, worker)) = scheduler.output(query, task) else { continue };
+            let output = OutputId { task, attempt };
+            assert!(
+                restored.held.contains(&(output, worker)),
+                "nobody holds {output:?} of query {}",
+                query.0
+            );
+            let recorded = restored.recorded.iter().find(|o| o.task == task);
+            let is_held = |o: &&OutputId| restored.held.iter().any(|(held, _)| held == *o);
+            assert!(recorded.filter(is_held).is_none_or(|o| *o == output), "{output:?} is not the last");
+            seen.outputs.insert(task, (attempt, worker));
+            seen.ever_finished.insert(task);
+            seen.unreleased.insert(task.stage);
+            self.exchanges.kept(query, output, seen.shape.stages[task.stage.0 as usize].tasks);
+        }
+        let goes_on = |output: &OutputId| {
+            // A query that is begun anew is over everywhere.
+            let ends = |a: &Action| match a {
+                Action::Cancel { output: o, .. } => o == output,
+                Action::Abandon { .. } => true,
+                _ => false,
+            };
+            !actions.iter().any(ends)
+        };
+        let running: Vec<_> =
+            restored.running.iter().filter(|(output, _)| goes_on(output)).copied().collect();
+        self.queries.insert(query, seen);
+        for (output, worker) in running {
+            let inputs = self.inputs(query, output.task);
+            let reads = inputs.iter().map(|input| (input.output, input.holder)).collect();
+            let attempt = SeenAttempt { worker, reads, cancelled: false, ended: false };
+            let seen = self.queries.get_mut(&query).expect("it is there");
+            seen.attempts.insert(output, attempt);
+        }
     }
 
     fn attempt_ended(&mut self, query: QueryId, output: OutputId, worker: WorkerId) -> bool {

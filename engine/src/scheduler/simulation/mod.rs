@@ -18,6 +18,7 @@ mod faults;
 mod graph;
 mod invariants;
 mod processes;
+mod restart;
 mod rng;
 mod tally;
 mod worker;
@@ -95,6 +96,11 @@ fn an_early_release_is_found() {
 #[test]
 fn two_versions_of_an_output_are_found() {
     is_found(PlantedBug::IgnoresReplayability);
+}
+
+#[test]
+fn what_was_made_of_another_version_is_found() {
+    is_found(PlantedBug::AdoptsAnything);
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl World {
             self.faults.unreachable_left -= 1;
             return None;
         }
-        let holder = &self.workers[&input.holder];
+        let holder = &self.workers[&self.now_known_as(input.holder)];
         let answers = holder.alive && holder.hung_until_ms <= self.now_ms;
         holder.outputs.get(&(query, input.output)).copied().filter(|_| answers)
     }

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::events::{Action, Cause, Event, Failure};
+use super::super::events::{Action, Cause, Event, Failure, Restored};
+use super::restart::ATTEMPTS_OF_A_LIFE;
 
 /// How often, by name.
 #[derive(Default)]
@@ -29,6 +30,10 @@ pub const ALL: &[&str] = &[
     "an output was discarded",
     "a task was run again",
     "an answer was early",
+    "a query was restored",
+    "a query was restored with outputs",
+    "a query was restored with running attempts",
+    "a restored query was begun anew",
 ];
 
 impl Tally {
@@ -43,6 +48,10 @@ impl Tally {
             Event::WorkerLost { .. } => Some("a worker was lost"),
             Event::WorkerLeaving { .. } => Some("a worker was leaving"),
             Event::StageSplit { .. } => Some("a stage was split"),
+            Event::QueryRestored { restored, .. } => {
+                self.count_restored(restored, actions);
+                Some("a query was restored")
+            }
             Event::GraphSubmitted { .. }
             | Event::WorkerJoined { .. }
             | Event::SlotsChanged { .. }
@@ -52,7 +61,9 @@ impl Tally {
             | Event::Ticked { .. } => None,
         };
         let actions = actions.iter().filter_map(|action| match action {
-            Action::Run { output, .. } => (output.attempt.0 > 0).then_some("a task was run again"),
+            Action::Run { output, .. } => {
+                (output.attempt.0 % ATTEMPTS_OF_A_LIFE > 0).then_some("a task was run again")
+            }
             Action::Cancel { .. } => Some("an attempt was cancelled"),
             Action::Discard { .. } => Some("an output was discarded"),
             Action::Release { .. } | Action::Stop { .. } => None,
@@ -71,6 +82,21 @@ impl Tally {
             Action::Disconnect { .. } => Some("a worker fell silent"),
         });
         event.into_iter().chain(actions).for_each(|what| *self.0.entry(what).or_default() += 1);
+    }
+
+    fn count_restored(&mut self, restored: &Restored, actions: &[Action]) {
+        let begun_anew = |a: &Action| matches!(a, Action::Abandon { cause: Cause::NotReplayable { .. }, .. });
+        let drops = |a: &&Action| matches!(a, Action::Discard { .. });
+        let stops = |a: &&Action| matches!(a, Action::Cancel { .. });
+        let all = [
+            (actions.iter().any(begun_anew), "a restored query was begun anew"),
+            (restored.held.len() > actions.iter().filter(drops).count(), "a query was restored with outputs"),
+            (
+                restored.running.len() > actions.iter().filter(stops).count(),
+                "a query was restored with running attempts",
+            ),
+        ];
+        all.iter().filter(|(so, _)| *so).for_each(|(_, what)| *self.0.entry(what).or_default() += 1);
     }
 
     pub fn add(&mut self, other: &Tally) {

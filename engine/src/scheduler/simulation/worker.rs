@@ -16,6 +16,8 @@ pub struct SimWorker {
     pub alive: bool,
     /// Its connection, as the scheduler knows.
     pub linked: bool,
+    /// It has said that it leaves.
+    pub leaving: bool,
     pub hung_until_ms: u64,
     pub running: BTreeMap<Key, Work>,
     /// What it holds can be read by others as long as it is alive. The value is the content.
@@ -68,6 +70,7 @@ impl SimWorker {
             home,
             alive: true,
             linked: true,
+            leaving: false,
             hung_until_ms: 0,
             running: BTreeMap::new(),
             outputs: BTreeMap::new(),

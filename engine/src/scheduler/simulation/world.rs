@@ -12,6 +12,7 @@ use super::super::state::{PlantedBug, Scheduler};
 use super::faults::{Blow, Faults};
 use super::graph::{self, Graph};
 use super::invariants::Watch;
+use super::restart::{Life, Record};
 use super::rng::Rng;
 use super::tally::Tally;
 use super::worker::{Key, Message, SimWorker};
@@ -24,7 +25,8 @@ const HEARTBEAT_MS: u64 = 1_000;
 const TICK_MS: u64 = 500;
 /// How often a query is submitted that cannot be replayed.
 const SUBMITTED_MAX: u32 = 4;
-const HOME: WorkerId = WorkerId(0);
+pub(super) const HOME: WorkerId = WorkerId(0);
+pub(super) const HOME_SLOTS: u32 = 2;
 
 pub struct World {
     pub(super) rng: Rng,
@@ -32,13 +34,14 @@ pub struct World {
     pub(super) now_ms: u64,
     pub(super) workers: BTreeMap<WorkerId, SimWorker>,
     pub(super) watch: Watch,
-    scheduler: Scheduler,
+    pub(super) scheduler: Scheduler,
     /// By time, then in the order of being planned.
-    agenda: BTreeMap<(u64, u64), Happening>,
+    pub(super) agenda: BTreeMap<(u64, u64), Happening>,
     planned: u64,
     next_query: u64,
-    next_worker: u32,
-    graphs: BTreeMap<QueryId, (Graph, u32)>,
+    pub(super) next_worker: u32,
+    pub(super) graphs: BTreeMap<QueryId, (Graph, u32)>,
+    pub(super) life: Life,
     /// Queries and cancellations that are yet to come.
     to_come: u32,
     last_ended_ms: Option<u64>,
@@ -72,6 +75,7 @@ pub enum Happening {
     /// A worker finds that it was cut off.
     CutOff(WorkerId),
     Tick,
+    SchedulerReturns,
 }
 
 /// Runs the schedule of a seed. Panics if anything is wrong; otherwise says what has happened.
@@ -92,6 +96,7 @@ pub fn run(seed: u64, planted: Option<PlantedBug>) -> Tally {
         next_query: 0,
         next_worker: 1,
         graphs: BTreeMap::new(),
+        life: Life::default(),
         to_come: 0,
         last_ended_ms: None,
         tally: Tally::default(),
@@ -112,7 +117,7 @@ pub fn run(seed: u64, planted: Option<PlantedBug>) -> Tally {
 impl World {
     fn begin(&mut self) {
         self.workers.insert(HOME, SimWorker::new(true));
-        self.tell(Event::WorkerJoined { worker: HOME, slots: 2, home: true });
+        self.tell(Event::WorkerJoined { worker: HOME, slots: HOME_SLOTS, home: true });
         // None: home does everything, until one joins.
         for _ in 0..self.rng.below(5) {
             self.join();
@@ -130,6 +135,7 @@ impl World {
     }
 
     fn happens(&mut self, happening: Happening) {
+        let Some(happening) = self.outlives(happening) else { return };
         // Whatever a process that hangs should do, it does later.
         if let Some(until_ms) = self.hangs(&happening) {
             return self.plan(until_ms, happening);
@@ -161,6 +167,7 @@ impl World {
                 }
             }
             Happening::CutOff(worker) => self.dies(worker),
+            Happening::SchedulerReturns => self.scheduler_returns(),
             Happening::Tick => {
                 let now_ms = self.now_ms;
                 self.tell(Event::Ticked { now_ms });
@@ -182,6 +189,7 @@ impl World {
             | Happening::ToScheduler { .. }
             | Happening::Strikes(_)
             | Happening::Closed(_)
+            | Happening::SchedulerReturns
             | Happening::Tick => return None,
         };
         let until_ms = self.workers[worker].hung_until_ms;
@@ -223,7 +231,12 @@ impl World {
                 self.graphs.get_mut(&query).expect("it was there").0.splits.remove(&output.task.stage);
                 let shape = &self.watch.queries[&query].shape;
                 let split = graph::split(&mut self.rng, shape, output.task.stage, probe);
+                let before = shape.clone();
+                self.life.record(Record::Split { query, before, build: output.task.stage, probe });
                 self.tell(Event::StageSplit { query, split });
+            }
+            if worker != HOME && self.scheduler.is_wanted(query, output, worker) {
+                self.life.record(Record::Finished { query, output });
             }
         }
         self.tell(event);
@@ -278,6 +291,7 @@ impl World {
 
     fn ended(&mut self, query: QueryId, cause: Option<Cause>) {
         self.deliver_all(|| Message::End(query));
+        self.life.forget(query);
         let (graph, times) = self.graphs.remove(&query).expect("a query ends once");
         match cause {
             Some(Cause::NotReplayable { .. }) if times < SUBMITTED_MAX => {

@@ -146,7 +146,7 @@ impl Query {
     }
 
     /// Nobody reads the stage any more. Says whether that has ended it.
-    fn release(&mut self, id: StageId, cx: &mut Context) -> bool {
+    pub(super) fn release(&mut self, id: StageId, cx: &mut Context) -> bool {
         cx.actions.push(Action::Release { query: cx.query, stage: id });
         let number = id.0 as usize;
         let tasks = self.stages[number].tasks();

@@ -30,10 +30,11 @@ impl Query {
             return Err(Cause::NotReplayable { task });
         }
         for &task in &reruns {
+            let first = self.first_attempt;
             let history = self.history(task);
             history.losses += 1;
             history.finished = true;
-            let (attempts, losses) = (history.started, history.losses);
+            let (attempts, losses) = (history.next - first, history.losses);
             if losses > LOSSES_MAX {
                 return Err(Cause::GivenUp { task, attempts });
             }
@@ -61,7 +62,7 @@ impl Query {
     }
 
     /// What has to run again if these outputs, which are there, are lost.
-    fn plan_reruns(&self, lost: &[TaskId]) -> BTreeSet<TaskId> {
+    pub(super) fn plan_reruns(&self, lost: &[TaskId]) -> BTreeSet<TaskId> {
         let is_lost: BTreeSet<TaskId> = lost.iter().copied().collect();
         let mut reruns: BTreeSet<TaskId> =
             lost.iter().copied().filter(|task| self.is_needed(*task)).collect();
@@ -105,7 +106,7 @@ impl Query {
 
     /// Whether a task that had an output may run again: it would leave the same rows, or nothing that was read of
     /// them counts. An attempt that was cancelled does not count, nor one that has failed.
-    fn can_rerun(&self, task: TaskId) -> bool {
+    pub(super) fn can_rerun(&self, task: TaskId) -> bool {
         let stage = &self.stages[task.stage.0 as usize];
         stage.replayable
             || !stage.consumers.iter().any(|&(consumer, forward)| {

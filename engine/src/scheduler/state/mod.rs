@@ -9,6 +9,7 @@
 //!   again;
 //! - every submitted query ends in exactly one `Finish` or `Abandon`, after its last attempt has ended; before a
 //!   `Finish` comes one `Answer`, as soon as the result is there;
+//! - a query of a scheduler that has died goes on with what its workers still hold ([`restore`]);
 //! - messages about attempts may be late or doubled: what does not fit is discarded or ignored, never asserted;
 //! - ready tasks start depth first: the planner numbers stages so that a subtree comes before the next
 //!   one, and along forward edges a consumer goes before further producers, so intermediates die young.
@@ -23,6 +24,7 @@ mod leaving;
 mod loss;
 mod planted;
 mod query;
+mod restore;
 mod split;
 mod stage;
 #[cfg(test)]
@@ -90,6 +92,14 @@ impl Scheduler {
                 let before = self.queries.insert(query, new);
                 assert!(before.is_none(), "query {} was submitted twice", query.0);
                 self.with_query(query, actions, |q, cx| q.open_first(cx));
+            }
+            Event::QueryRestored { query, restored } => {
+                self.workers.expect_others(self.now_ms());
+                let mut new = Query::new(restored.shape.clone(), self.now_ms());
+                new.first_attempt = restored.first_attempt.0;
+                let before = self.queries.insert(query, new);
+                assert!(before.is_none(), "query {} is there already", query.0);
+                self.with_query(query, actions, |q, cx| q.restore(&restored, cx));
             }
             Event::WorkerJoined { worker, slots, home } => {
                 self.workers.joined(worker, slots, home, self.now_ms());

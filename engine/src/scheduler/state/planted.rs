@@ -22,6 +22,8 @@ pub(in crate::scheduler) enum PlantedBug {
     DismissesReadWorkers,
     /// A task that has failed is tried again without a pause.
     RetriesAtOnce,
+    /// What a worker holds of a restored query is used although it may be made of what was made again since.
+    AdoptsAnything,
 }
 
 impl Context<'_> {

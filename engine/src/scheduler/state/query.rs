@@ -28,6 +28,8 @@ pub struct Query {
     /// Only waiting for running attempts to end.
     pub(super) stopping: Option<Ending>,
     pub(super) submitted_ms: u64,
+    /// Number of each task's first attempt; not 0 in a query that was restored.
+    pub(super) first_attempt: u32,
 }
 
 /// How a query will have ended when its last attempt has.
@@ -49,8 +51,8 @@ pub struct Running {
 /// What a task has been through.
 #[derive(Debug, Default)]
 pub struct History {
-    /// Attempts so far.
-    pub started: u32,
+    /// The number of the next attempt.
+    pub next: u32,
     pub failures: u32,
     pub losses: u32,
     /// It had an output once.
@@ -97,6 +99,7 @@ impl Query {
             paused: BTreeMap::new(),
             stopping: None,
             submitted_ms: now_ms,
+            first_attempt: 0,
         }
     }
 
@@ -152,10 +155,10 @@ impl Query {
         *phase = Phase::Running;
         let attempt = if again || self.histories.contains_key(&task) {
             let history = self.history(task);
-            history.started += 1;
-            Attempt(history.started - 1)
+            history.next += 1;
+            Attempt(history.next - 1)
         } else {
-            Attempt(0)
+            Attempt(self.first_attempt)
         };
         let output = OutputId { task, attempt };
         self.running.insert(output, Running { worker, started_ms: cx.now_ms, cancelled: false });
@@ -197,6 +200,7 @@ impl Query {
             Failure::Transient | Failure::Stopped => (true, vec![]),
             Failure::InputLost(outputs) => (false, outputs),
         };
+        let first = self.first_attempt;
         let history = self.history(task);
         if is_its_own {
             history.failures += 1;
@@ -205,7 +209,7 @@ impl Query {
             history.losses += 1;
         }
         let (attempts, given_up) =
-            (history.started, history.failures >= ATTEMPTS_MAX || history.losses > LOSSES_MAX);
+            (history.next - first, history.failures >= ATTEMPTS_MAX || history.losses > LOSSES_MAX);
         if given_up {
             return self.stop(Cause::GivenUp { task, attempts }, cx);
         }
@@ -238,9 +242,10 @@ impl Query {
             return;
         }
         for &task in &ended {
+            let first = self.first_attempt;
             let history = self.history(task);
             history.losses += 1;
-            let (attempts, losses) = (history.started, history.losses);
+            let (attempts, losses) = (history.next - first, history.losses);
             if losses > LOSSES_MAX {
                 return self.stop(Cause::GivenUp { task, attempts }, cx);
             }
@@ -283,7 +288,8 @@ impl Query {
 
     /// The history of a task that was started at least once.
     pub fn history(&mut self, task: TaskId) -> &mut History {
-        self.histories.entry(task).or_insert(History { started: 1, ..History::default() })
+        let next = self.first_attempt + 1;
+        self.histories.entry(task).or_insert(History { next, ..History::default() })
     }
 
     /// Asks all running attempts of a task to stop: none of them will be its output.

@@ -78,6 +78,19 @@ impl Workers {
         }
     }
 
+    /// There were others before this process began: home only runs what must run there.
+    pub fn expect_others(&mut self, now_ms: u64) {
+        if !std::mem::replace(&mut self.others_have_joined, true) {
+            self.home.into_iter().for_each(|home| self.note_free(home));
+            self.without_others_since_ms = now_ms;
+        }
+    }
+
+    /// Whether it could run one attempt more.
+    pub fn has_slot(&self, worker: WorkerId) -> bool {
+        self.all.get(&worker).is_some_and(|w| w.free() > 0)
+    }
+
     pub fn heard(&mut self, worker: WorkerId, now_ms: u64) {
         if let Some(worker) = self.all.get_mut(&worker) {
             worker.heard_ms = now_ms;

@@ -4,6 +4,7 @@ mod attempts;
 mod losses;
 mod order;
 mod random;
+mod restore;
 mod speculation;
 mod workers;
 
