@@ -108,8 +108,7 @@ pub fn read(path: &Path) -> io::Result<ReadLog> {
     }
     let frames = frames::read(&bytes);
     let mut log = ReadLog { records: vec![], end: HEADER.len() as u64, problem: None };
-    let mut sound = frames.payloads.iter();
-    for payload in sound.by_ref() {
+    for payload in &frames.payloads {
         match Record::decode(*payload).map(|r| r.record) {
             Ok(Some(record)) => log.records.push(record),
             Ok(None) | Err(_) => {
