@@ -8,6 +8,7 @@ use anyhow::Result;
 use dovetail_engine::Session;
 use dovetail_server::Listening;
 use dovetail_server::cluster::{Recovery, SchedulerSide};
+use dovetail_server::security::SecurityFiles;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,7 +27,8 @@ pub fn run(args: &ServerArgs) -> Result<()> {
         keep_freed_memory();
     }
     // Flags first: what is wrong with them is known before a large folder has been looked at.
-    let listening = Listening::bind(&args.listen, args.security.files().read()?, args.insecure)?;
+    let security = SecurityFiles { users: args.users.clone(), ..args.security.files() }.read()?;
+    let listening = Listening::bind(&args.listen, security, args.insecure)?;
     let mut options = args.engine.session_options();
     let shares = Shares::of(args, &options);
     options.memory_limit = Some(shares.memory_limit);
