@@ -7,6 +7,7 @@ use dovetail_engine::memory::parse_spill_directory;
 use dovetail_engine::{MemoryLimit, SchedulerKind, SessionOptions, SpillDirectory};
 use dovetail_server::remote::ServerAddress;
 use dovetail_server::security::SecurityFiles;
+use dovetail_server::security::users::Role;
 
 use crate::format::Format;
 
@@ -66,6 +67,43 @@ pub enum Subcommands {
     Server(ServerArgs),
     /// Run tasks for a server: join it, and leave it again at will
     Worker(WorkerArgs),
+    /// Say who may connect to a server
+    #[command(subcommand)]
+    User(UserCommands),
+}
+
+/// What is done to a file of users.
+#[derive(Debug, Subcommand)]
+pub enum UserCommands {
+    /// Add a user, or give one another password and role. The password is asked for, or read from standard input
+    Add {
+        /// The user's name
+        name: String,
+        /// File of the users, made if it is not there; `dovetail server --users` reads it
+        #[arg(long, value_name = "FILE")]
+        users: PathBuf,
+        /// What the user may do
+        #[arg(long, value_enum, default_value_t = UserRole::ReadOnly)]
+        role: UserRole,
+    },
+}
+
+/// What a user of a server may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UserRole {
+    /// Run queries
+    ReadOnly,
+    /// Make and drop tables too, and add rows
+    ReadWrite,
+}
+
+impl From<UserRole> for Role {
+    fn from(role: UserRole) -> Role {
+        match role {
+            UserRole::ReadOnly => Role::ReadOnly,
+            UserRole::ReadWrite => Role::ReadWrite,
+        }
+    }
 }
 
 /// What is served, where and to whom.
@@ -84,6 +122,10 @@ pub struct ServerArgs {
     /// then read all data and run queries
     #[arg(long)]
     pub insecure: bool,
+    /// File of those who may connect with a name and a password, see `dovetail user add`. The token is then for
+    /// workers, and for those who may do everything
+    #[arg(long, value_name = "FILE", requires = "token_file")]
+    pub users: Option<PathBuf>,
     /// Start so many workers on this machine, and run queries on them; memory and threads are shared out evenly
     #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "scheduler")]
     pub local_workers: Option<usize>,
@@ -210,6 +252,7 @@ impl SecurityArgs {
             key: self.tls_key.clone(),
             authority: self.tls_ca.clone(),
             token: self.token_file.clone(),
+            users: None,
         }
     }
 

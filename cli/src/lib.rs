@@ -21,4 +21,5 @@ pub mod progress;
 pub mod run;
 pub mod server;
 pub mod shell;
+pub mod user;
 pub mod worker;

@@ -23,6 +23,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         Some(Subcommands::Server(server)) => return crate::server::run(server),
         Some(Subcommands::Worker(worker)) => return crate::worker::run(worker),
+        Some(Subcommands::User(command)) => return crate::user::run(command),
         None => {}
     }
     if args.engine.memory_limit.is_none() {

@@ -9,6 +9,7 @@ use dovetail_engine::Session;
 use dovetail_server::Listening;
 use dovetail_server::cluster::{Recovery, SchedulerSide};
 use dovetail_server::journal::StateDirectory;
+use dovetail_server::security::SecurityFiles;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,7 +28,8 @@ pub fn run(args: &ServerArgs) -> Result<()> {
         keep_freed_memory();
     }
     // Flags first: what is wrong with them is known before a large folder has been looked at.
-    let listening = Listening::bind(&args.listen, args.security.files().read()?, args.insecure)?;
+    let security = SecurityFiles { users: args.users.clone(), ..args.security.files() }.read()?;
+    let listening = Listening::bind(&args.listen, security, args.insecure)?;
     let state = args.state_dir.as_deref().map(StateDirectory::open).transpose()?;
     let mut options = args.engine.session_options();
     let shares = Shares::of(args, &options);

@@ -34,7 +34,11 @@ fn signed() -> Signed {
 }
 
 fn served(tls: Option<Tls>, token: Option<&str>) -> Served {
-    Served::with(Security { tls, token: token.map(Secret::new) }, Limits::default(), None)
+    Served::with(
+        Security { tls, token: token.map(Secret::new), ..Security::default() },
+        Limits::default(),
+        None,
+    )
 }
 
 /// What a client with this security is told.
@@ -49,7 +53,9 @@ fn answer(served: &Served, security: &Security) -> Result<(), String> {
 #[test]
 fn only_the_right_token_is_let_in() {
     let served = served(None, Some(TOKEN));
-    let with = |token: Option<&str>| answer(&served, &Security { tls: None, token: token.map(Secret::new) });
+    let with = |token: Option<&str>| {
+        answer(&served, &Security { token: token.map(Secret::new), ..Security::default() })
+    };
     with(Some(TOKEN)).unwrap();
     for wrong in [None, Some("another-token-than-that"), Some("")] {
         let message = with(wrong).unwrap_err();
@@ -85,7 +91,7 @@ fn tls_with_and_without_client_certificates() {
     answer(&open, &client(None, &ours)).unwrap();
     let message = answer(&open, &client(None, &theirs)).unwrap_err();
     assert!(message.contains("certificate") && message.contains("grpc+tls://localhost"), "{message}");
-    let token_only = Security { tls: None, token: Some(Secret::new(TOKEN)) };
+    let token_only = Security { token: Some(Secret::new(TOKEN)), ..Security::default() };
     assert!(answer(&open, &token_only).unwrap_err().contains("--tls-ca"));
 
     let strict = served(Some(Tls { authority: Some(ours.authority.clone()), ..server }), Some(TOKEN));

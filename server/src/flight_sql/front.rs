@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::service::Service;
+use super::service::{Service, caller};
 use super::{FlightStream, TicketHandler};
 use crate::security::ServerAuth;
 
@@ -48,13 +48,13 @@ impl FlightService for Front {
     type ListActionsStream = BoxStream<'static, Result<ActionType, Status>>;
     type DoExchangeStream = BoxStream<'static, Result<FlightData, Status>>;
 
-    /// Whoever comes here has shown the token, as a password or as it is.
+    /// Whoever comes here is known; a user gets a token to go on with.
     async fn handshake(
         &self,
-        _: Request<Streaming<HandshakeRequest>>,
+        request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
         let mut response = Response::new(stream::iter([Ok(HandshakeResponse::default())]).boxed());
-        response.metadata_mut().insert("authorization", self.auth.answer());
+        response.metadata_mut().insert("authorization", self.auth.answer(&caller(&request)?)?);
         Ok(response)
     }
 
@@ -80,13 +80,16 @@ impl FlightService for Front {
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        let schema = self.sql.schema(&request.get_ref().cmd).await?;
+        let schema = self.sql.schema(&request.get_ref().cmd, &caller(&request)?).await?;
         Ok(Response::new(SchemaResult { schema }))
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<FlightStream>, Status> {
         match &self.tickets {
-            Some(handler) if handler.takes(&request.get_ref().ticket) => {
+            // Other processes have the token.
+            Some(handler)
+                if handler.takes(&request.get_ref().ticket) && caller(&request)?.name.is_empty() =>
+            {
                 Ok(Response::new(handler.do_get(request.into_inner().ticket).await?))
             }
             _ => FlightService::do_get(&self.sql, request)
@@ -123,7 +126,7 @@ impl FlightService for Front {
                 let Some(info) = asked.info else {
                     return Err(Status::invalid_argument("CancelFlightInfo names no FlightInfo"));
                 };
-                let status = self.sql.cancel(&info)? as i32;
+                let status = self.sql.cancel(&info, &caller(&request)?)? as i32;
                 Ok(one(CancelFlightInfoResult { status }))
             }
             // A session holds nothing, so there is nothing to give back. CloseSessionResult { status: CLOSED }

@@ -21,6 +21,7 @@ impl Statements {
         command: CommandStatementIngest,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<u64, Status> {
+        self.client.may_write()?;
         let options = options(command)?;
         let _running = self.operations.start()?;
         let mut rows = PutRows::behind_command(request).await;

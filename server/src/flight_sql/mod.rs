@@ -108,7 +108,7 @@ impl FlightSql {
 
     /// The service, behind the token, to be put beside others.
     pub fn server(self, security: &Security) -> FlightServer {
-        let auth = ServerAuth::new(security);
+        let auth = ServerAuth::for_clients(security);
         let service = Service::new(self.session, self.limits, self.durable);
         let front = Front::new(service, self.tickets, auth.clone());
         let server = FlightServiceServer::new(front).max_decoding_message_size(REQUEST_BYTES_MAX);

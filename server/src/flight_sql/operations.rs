@@ -81,8 +81,8 @@ impl Operations {
         Operations { limits, all: Arc::default(), durable }
     }
 
-    /// Keeps a promise until it is redeemed or has become old.
-    pub fn promise(&self, promise: Promise) -> Result<Bytes, Status> {
+    /// Keeps a promise to somebody until it is redeemed or has become old.
+    pub fn promise(&self, promise: Promise, owner: &str) -> Result<Bytes, Status> {
         let mut all = self.all.lock();
         all.unfetched.retain(|_, (since, _)| since.elapsed() < self.limits.unfetched_age);
         if all.unfetched.len() >= self.limits.unfetched {
@@ -91,7 +91,7 @@ impl Operations {
                 self.limits.unfetched
             )));
         }
-        let handle = random_handle();
+        let handle = random_handle(owner);
         all.unfetched.insert(handle.clone(), (Instant::now(), promise));
         Ok(handle)
     }
@@ -120,7 +120,7 @@ impl Operations {
 
     /// A statement runs whose result was not promised to anybody.
     pub fn start(&self) -> Result<Running, Status> {
-        self.enter(&mut self.all.lock(), random_handle())
+        self.enter(&mut self.all.lock(), random_handle(""))
     }
 
     fn enter(&self, all: &mut All, handle: Bytes) -> Result<Running, Status> {
@@ -164,12 +164,16 @@ impl Drop for Running {
     }
 }
 
+/// Of a handle; behind them is its owner's name.
+pub const HANDLE_RANDOM_BYTES: usize = 16;
+
 /// Nobody guesses it.
-pub fn random_handle() -> Bytes {
-    Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes())
+pub fn random_handle(owner: &str) -> Bytes {
+    [uuid::Uuid::new_v4().as_bytes(), owner.as_bytes()].concat().into()
 }
 
-fn unknown() -> Status {
+/// A handle of nothing.
+pub fn unknown() -> Status {
     Status::not_found(
         "there is no such result: it was fetched or cancelled already, or was not fetched in time; run the query again",
     )
@@ -183,7 +187,7 @@ mod tests {
     #[test]
     fn a_promise_is_redeemed_once() {
         let operations = Operations::new(Limits::default(), None);
-        let handle = operations.promise(Promise::Done).unwrap();
+        let handle = operations.promise(Promise::Done, "").unwrap();
         let running = operations.redeem(&handle).unwrap().1;
         assert_eq!(operations.redeem(&handle).err().unwrap().code(), tonic::Code::NotFound);
         assert_eq!(operations.cancel(&handle).unwrap(), CancelStatus::Cancelling);
@@ -196,12 +200,12 @@ mod tests {
     fn promises_are_bounded_in_number_and_age() {
         let limits = Limits { unfetched: 2, unfetched_age: Duration::from_millis(50), ..Limits::default() };
         let operations = Operations::new(limits, None);
-        let first = operations.promise(Promise::Done).unwrap();
-        operations.promise(Promise::Done).unwrap();
-        assert_eq!(operations.promise(Promise::Done).unwrap_err().code(), tonic::Code::ResourceExhausted);
+        let first = operations.promise(Promise::Done, "").unwrap();
+        operations.promise(Promise::Done, "").unwrap();
+        assert_eq!(operations.promise(Promise::Done, "").unwrap_err().code(), tonic::Code::ResourceExhausted);
         std::thread::sleep(limits.unfetched_age);
         assert_eq!(operations.redeem(&first).err().unwrap().code(), tonic::Code::NotFound);
-        operations.promise(Promise::Done).unwrap();
+        operations.promise(Promise::Done, "").unwrap();
     }
 
     #[test]
@@ -209,10 +213,10 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let state = StateDirectory::open(place.path()).unwrap();
         let durable = Arc::new(DurableResults::new(Arc::new(Journal::new(&state))));
-        let handle = random_handle();
+        let handle = random_handle("");
         durable.expect(handle.clone(), Err("the reason".into()));
         let operations = Operations::new(Limits::default(), Some(durable));
-        assert_eq!(operations.redeem(&random_handle()).err().unwrap().code(), tonic::Code::NotFound);
+        assert_eq!(operations.redeem(&random_handle("")).err().unwrap().code(), tonic::Code::NotFound);
         let told = operations.redeem(&handle).err().unwrap();
         assert_eq!((told.code(), told.message()), (tonic::Code::Aborted, "the reason"));
         assert_eq!(operations.redeem(&handle).err().unwrap().code(), tonic::Code::NotFound);

@@ -86,8 +86,9 @@ impl Statements {
             None => self.promise(sql, Values::default()).await,
             Some(bound) if is_query => self.promise(sql, bound.of_query()?).await,
             Some(bound) => {
+                self.client.may_write()?;
                 // Before the command, so that it is not carried out and then refused.
-                let handle = self.operations.promise(Promise::Done)?;
+                let handle = self.operations.promise(Promise::Done, &self.client.name)?;
                 match self.update_bound(sql, Some(bound)).await {
                     Ok(rows) => {
                         let message = format!("changed {rows} rows");
@@ -109,6 +110,7 @@ impl Statements {
         let Some(bound) = bound else {
             return self.update(sql).await;
         };
+        self.client.may_write()?;
         let running = self.operations.start()?;
         let (session, cancellation) = (self.session.clone(), running.cancellation.clone());
         blocking(move || session.run_each(&sql, bound.values(), &cancellation)).await

@@ -42,7 +42,7 @@ impl PreparedStatements {
     }
 
     /// Keeps a statement until it is closed or has not been used for long.
-    pub fn add(&self, sql: String, is_query: bool) -> Result<Bytes, Status> {
+    pub fn add(&self, sql: String, is_query: bool, owner: &str) -> Result<Bytes, Status> {
         let mut all = self.all.lock();
         all.retain(|_, p| p.used.elapsed() < self.limits.prepared_age);
         if all.len() >= self.limits.prepared {
@@ -51,7 +51,7 @@ impl PreparedStatements {
                 self.limits.prepared
             )));
         }
-        let handle = random_handle();
+        let handle = random_handle(owner);
         let run = PreparedRun { sql, is_query, bound: None };
         all.insert(handle.clone(), Prepared { run, used: Instant::now() });
         Ok(handle)
@@ -100,15 +100,15 @@ mod tests {
     #[test]
     fn statements_are_kept_until_closed_within_a_bound() {
         let statements = PreparedStatements::new(Limits { prepared: 1, ..Limits::default() });
-        let handle = statements.add("SELECT 1".into(), true).unwrap();
+        let handle = statements.add("SELECT 1".into(), true, "").unwrap();
         assert_eq!(
-            statements.add("SELECT 2".into(), true).unwrap_err().code(),
+            statements.add("SELECT 2".into(), true, "").unwrap_err().code(),
             tonic::Code::ResourceExhausted
         );
         assert_eq!(statements.run(&handle).unwrap().sql, "SELECT 1");
         statements.close(&handle);
         statements.close(&handle);
         assert_eq!(statements.run(&handle).unwrap_err().code(), tonic::Code::NotFound);
-        statements.add("SELECT 2".into(), true).unwrap();
+        statements.add("SELECT 2".into(), true, "").unwrap();
     }
 }

@@ -20,13 +20,14 @@ use tonic::{Code, Request, Response, Status};
 
 use super::message::command_metadata;
 use super::metadata::{self, Listing};
-use super::operations::{Limits, Operations};
+use super::operations::{HANDLE_RANDOM_BYTES, Limits, Operations, unknown};
 use super::parameters::Bound;
 use super::prepared::{PreparedRun, PreparedStatements};
 use super::refusals::{malformed, no_substrait, no_transactions, refuse_transaction};
 use super::rows::stream_of_batches;
 use super::statements::{Promised, Statements};
 use crate::cluster::DurableResults;
+use crate::security::users::Identity;
 
 /// Flight SQL over a session.
 #[derive(Clone)]
@@ -41,17 +42,23 @@ type Info = Result<Response<FlightInfo>, Status>;
 
 impl Service {
     pub fn new(session: Arc<Session>, limits: Limits, durable: Option<Arc<DurableResults>>) -> Service {
-        let statements = Statements { session, operations: Operations::new(limits, durable) };
+        let (operations, client) = (Operations::new(limits, durable), Identity::administrator());
+        let statements = Statements { session, operations, client };
         Service { statements, prepared: Arc::new(PreparedStatements::new(limits)), limits }
     }
 
+    /// The statements of whoever makes a call.
+    fn statements_of<T>(&self, request: &Request<T>) -> Result<Statements, Status> {
+        Ok(Statements { client: caller(request)?, ..self.statements.clone() })
+    }
+
     /// The schema of what a command asks for, as IPC. Nothing runs.
-    pub async fn schema(&self, command: &Bytes) -> Result<Bytes, Status> {
+    pub async fn schema(&self, command: &Bytes, client: &Identity) -> Result<Bytes, Status> {
         let any = Any::decode(command.as_ref()).map_err(|e| malformed(&e))?;
         let schema = match Command::try_from(any).map_err(|e| malformed(&e))? {
             Command::CommandStatementQuery(c) => self.statements.describe(c.query).await?.schema,
             Command::CommandPreparedStatementQuery(c) => {
-                let run = self.prepared.run(&c.prepared_statement_handle)?;
+                let run = self.prepared.run(own(client, &c.prepared_statement_handle)?)?;
                 self.statements.describe(run.sql).await?.schema
             }
             other => match Listing::of(other) {
@@ -63,21 +70,26 @@ impl Service {
     }
 
     /// Stops or forgets a result.
-    pub fn cancel(&self, info: &FlightInfo) -> Result<CancelStatus, Status> {
+    pub fn cancel(&self, info: &FlightInfo, client: &Identity) -> Result<CancelStatus, Status> {
         let mut status = CancelStatus::NotCancellable;
         for endpoint in &info.endpoint {
             let ticket = endpoint.ticket.as_ref().map(|t| Any::decode(t.ticket.as_ref()));
             let ticket = ticket.transpose().map_err(|e| malformed(&e))?;
             if let Some(Ok(Command::TicketStatementQuery(ticket))) = ticket.map(Command::try_from) {
-                status = self.statements.operations.cancel(&ticket.statement_handle)?;
+                status = self.statements.operations.cancel(own(client, &ticket.statement_handle)?)?;
             }
         }
         Ok(status)
     }
 
-    async fn promise_prepared(&self, c: &CommandPreparedStatementQuery) -> Result<Promised, Status> {
-        let PreparedRun { sql, is_query, bound } = self.prepared.run(&c.prepared_statement_handle)?;
-        self.statements.promise_bound(sql, is_query, bound).await
+    async fn promise_prepared(
+        &self,
+        c: &CommandPreparedStatementQuery,
+        statements: &Statements,
+    ) -> Result<Promised, Status> {
+        let handle = own(&statements.client, &c.prepared_statement_handle)?;
+        let PreparedRun { sql, is_query, bound } = self.prepared.run(handle)?;
+        statements.promise_bound(sql, is_query, bound).await
     }
 
     fn promised(&self, promised: Promised, descriptor: FlightDescriptor) -> Info {
@@ -129,7 +141,7 @@ impl FlightSqlService for Service {
         r: Request<FlightDescriptor>,
     ) -> Info {
         refuse_transaction(&c.transaction_id)?;
-        let promised = self.statements.promise(c.query, Values::default()).await?;
+        let promised = self.statements_of(&r)?.promise(c.query, Values::default()).await?;
         self.promised(promised, r.into_inner())
     }
 
@@ -138,7 +150,7 @@ impl FlightSqlService for Service {
         c: CommandPreparedStatementQuery,
         r: Request<FlightDescriptor>,
     ) -> Info {
-        let promised = self.promise_prepared(&c).await?;
+        let promised = self.promise_prepared(&c, &self.statements_of(&r)?).await?;
         self.promised(promised, r.into_inner())
     }
 
@@ -218,14 +230,17 @@ impl FlightSqlService for Service {
         Err(Status::invalid_argument(format!("{} is not a command with rows", c.type_url())))
     }
 
-    async fn do_get_statement(&self, ticket: TicketStatementQuery, _: Request<Ticket>) -> DoGet {
-        Ok(Response::new(self.statements.redeem(&ticket.statement_handle).await?))
+    async fn do_get_statement(&self, ticket: TicketStatementQuery, r: Request<Ticket>) -> DoGet {
+        let statements = self.statements_of(&r)?;
+        let handle = own(&statements.client, &ticket.statement_handle)?;
+        Ok(Response::new(statements.redeem(handle).await?))
     }
 
     /// Some clients fetch a prepared statement without asking for its FlightInfo before.
-    async fn do_get_prepared_statement(&self, c: CommandPreparedStatementQuery, _: Request<Ticket>) -> DoGet {
-        let promised = self.promise_prepared(&c).await?;
-        Ok(Response::new(self.statements.redeem_once(&promised.handle).await?))
+    async fn do_get_prepared_statement(&self, c: CommandPreparedStatementQuery, r: Request<Ticket>) -> DoGet {
+        let statements = self.statements_of(&r)?;
+        let promised = self.promise_prepared(&c, &statements).await?;
+        Ok(Response::new(statements.redeem_once(&promised.handle).await?))
     }
 
     async fn do_get_catalogs(&self, c: CommandGetCatalogs, _: Request<Ticket>) -> DoGet {
@@ -275,10 +290,10 @@ impl FlightSqlService for Service {
     async fn do_put_statement_update(
         &self,
         c: CommandStatementUpdate,
-        _: Request<PeekableFlightDataStream>,
+        r: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         refuse_transaction(&c.transaction_id)?;
-        count(self.statements.update(c.query).await?)
+        count(self.statements_of(&r)?.update(c.query).await?)
     }
 
     async fn do_put_prepared_statement_update(
@@ -286,9 +301,11 @@ impl FlightSqlService for Service {
         c: CommandPreparedStatementUpdate,
         r: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
+        let statements = self.statements_of(&r)?;
         let sent = Bound::receive(r).await?;
-        let PreparedRun { sql, bound, .. } = self.prepared.run(&c.prepared_statement_handle)?;
-        count(self.statements.update_bound(sql, sent.or(bound)).await?)
+        let handle = own(&statements.client, &c.prepared_statement_handle)?;
+        let PreparedRun { sql, bound, .. } = self.prepared.run(handle)?;
+        count(statements.update_bound(sql, sent.or(bound)).await?)
     }
 
     /// Clients bind what they have, and that may be nothing. The parameters are kept under the handle as it is.
@@ -297,8 +314,9 @@ impl FlightSqlService for Service {
         c: CommandPreparedStatementQuery,
         r: Request<PeekableFlightDataStream>,
     ) -> Result<DoPutPreparedStatementResult, Status> {
+        let client = caller(&r)?;
         let bound = Bound::receive(r).await?;
-        self.prepared.bind(&c.prepared_statement_handle, bound)?;
+        self.prepared.bind(own(&client, &c.prepared_statement_handle)?, bound)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(c.prepared_statement_handle) })
     }
 
@@ -307,7 +325,7 @@ impl FlightSqlService for Service {
         c: CommandStatementIngest,
         r: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        count(self.statements.ingest(c, r).await?)
+        count(self.statements_of(&r)?.ingest(c, r).await?)
     }
 
     async fn do_put_substrait_plan(
@@ -329,7 +347,7 @@ impl FlightSqlService for Service {
     async fn do_action_create_prepared_statement(
         &self,
         c: ActionCreatePreparedStatementRequest,
-        _: Request<Action>,
+        r: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         refuse_transaction(&c.transaction_id)?;
         let described = self.statements.describe(c.query.clone()).await.map_err(|e| match e.code() {
@@ -340,7 +358,7 @@ impl FlightSqlService for Service {
         // No bytes at all tell drivers that the statement is an update.
         let dataset_schema = if described.is_query { ipc(&described.schema)? } else { Bytes::new() };
         let parameter_schema = ipc(&described.parameters)?;
-        let prepared_statement_handle = self.prepared.add(c.query, described.is_query)?;
+        let prepared_statement_handle = self.prepared.add(c.query, described.is_query, &caller(&r)?.name)?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle,
             dataset_schema,
@@ -351,20 +369,20 @@ impl FlightSqlService for Service {
     async fn do_action_close_prepared_statement(
         &self,
         c: ActionClosePreparedStatementRequest,
-        _: Request<Action>,
+        r: Request<Action>,
     ) -> Result<(), Status> {
-        self.prepared.close(&c.prepared_statement_handle);
+        self.prepared.close(own(&caller(&r)?, &c.prepared_statement_handle)?);
         Ok(())
     }
 
     async fn do_action_cancel_query(
         &self,
         c: ActionCancelQueryRequest,
-        _: Request<Action>,
+        r: Request<Action>,
     ) -> Result<ActionCancelQueryResult, Status> {
         let info = FlightInfo::decode(c.info).map_err(|e| malformed(&e))?;
         // The numbers mean the same in both.
-        Ok(ActionCancelQueryResult { result: self.cancel(&info)? as i32 })
+        Ok(ActionCancelQueryResult { result: self.cancel(&info, &caller(&r)?)? as i32 })
     }
 
     async fn do_action_begin_transaction(
@@ -384,6 +402,23 @@ impl FlightSqlService for Service {
     }
 
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
+}
+
+/// Who makes a call.
+pub fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
+    let identity = request.extensions().get::<Identity>().cloned();
+    identity.ok_or_else(|| Status::internal("internal error: a call of nobody; please report it"))
+}
+
+/// A handle of the client's own. Another's is as good as none.
+fn own<'a>(client: &Identity, handle: &'a Bytes) -> Result<&'a Bytes, Status> {
+    match client.owns(handle, HANDLE_RANDOM_BYTES) {
+        true => Ok(handle),
+        false => {
+            tracing::warn!(user = &*client.name, "refused a handle that is another's, or none");
+            Err(unknown())
+        }
+    }
 }
 
 fn count(rows: u64) -> Result<i64, Status> {

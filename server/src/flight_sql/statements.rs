@@ -18,12 +18,14 @@ use super::rows::{stream_of, stream_of_batches};
 use super::status::{lost, status};
 use super::wire::wire_schema;
 use super::{FlightStream, SQL_BYTES_MAX};
+use crate::security::users::Identity;
 
-/// Runs statements.
+/// Runs statements of a client.
 #[derive(Clone)]
 pub struct Statements {
     pub session: Arc<Session>,
     pub operations: Operations,
+    pub client: Identity,
 }
 
 /// What a client is told of a statement before it fetches the rows.
@@ -54,11 +56,12 @@ impl Statements {
         let statement = self.prepare(sql, values).await?;
         if statement.is_query {
             let schema = wire_schema(&statement.schema);
-            let handle = self.operations.promise(Promise::Query(Box::new(statement)))?;
+            let handle = self.operations.promise(Promise::Query(Box::new(statement)), &self.client.name)?;
             return Ok(Promised { handle, schema, command: None });
         }
+        self.client.may_write()?;
         // Before the command, so that it is not carried out and then refused.
-        let handle = self.operations.promise(Promise::Done)?;
+        let handle = self.operations.promise(Promise::Done, &self.client.name)?;
         match self.carry_out(statement).await {
             Ok(done) => Ok(Promised { handle, schema: Arc::new(Schema::empty()), command: Some(done) }),
             Err(e) => {
@@ -113,6 +116,7 @@ impl Statements {
     }
 
     async fn carry_out(&self, statement: Statement) -> Result<Done, Status> {
+        self.client.may_write()?;
         let running = self.operations.start()?;
         let result = self.run(statement, &running.cancellation).await?;
         let StatementKind::Command { message } = result.kind.clone() else {

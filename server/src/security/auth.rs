@@ -1,7 +1,11 @@
-//! The token on each call: shown by the client, asked for by the server.
+//! Who makes a call: shown by the client, asked for by the server.
 //!
 //! A server takes `authorization: Bearer TOKEN`, and `Basic USER:TOKEN` with any user, since many clients offer
-//! a name and a password and nothing else. Without a token everybody is let in.
+//! a name and a password and nothing else. With users, it takes `Basic NAME:PASSWORD` and the bearer token that
+//! the handshake has answered it with. Without a token and users everybody is let in. Between processes there is
+//! the token alone.
+
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
@@ -9,15 +13,23 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
+use super::users::{Identity, Users};
 use super::{Secret, Security};
 use crate::error::{Result, ServerError};
 
 const HEADER: &str = "authorization";
 
-/// Refuses calls that do not show the token.
+/// Refuses calls of those who are not known, and tells the others' [`Identity`] in the request's extensions.
 #[derive(Debug, Clone)]
 pub struct ServerAuth {
     token: Option<Secret>,
+    users: Option<Arc<Users>>,
+}
+
+/// What a call shows.
+enum Shown {
+    Bearer(Vec<u8>),
+    Basic { name: Vec<u8>, password: Vec<u8> },
 }
 
 /// Shows the token on each call.
@@ -27,46 +39,81 @@ pub struct ClientAuth {
 }
 
 impl ServerAuth {
-    /// Asks for the token, if there is one.
+    /// Asks other processes for the token, if there is one.
     pub fn new(security: &Security) -> ServerAuth {
-        ServerAuth { token: security.token.clone() }
+        ServerAuth { token: security.token.clone(), users: None }
     }
 
-    /// Whether a call with these headers is let in.
-    pub fn check(&self, headers: &MetadataMap) -> Result<(), Status> {
-        let Some(token) = &self.token else {
-            return Ok(());
-        };
+    /// Asks clients for the token or for a user's password, if there is either.
+    pub fn for_clients(security: &Security) -> ServerAuth {
+        ServerAuth { token: security.token.clone(), users: security.users.clone() }
+    }
+
+    /// Who makes a call with these headers. A password blocks the thread for the time of its hash.
+    pub fn check(&self, headers: &MetadataMap) -> Result<Identity, Status> {
+        if self.token.is_none() && self.users.is_none() {
+            return Ok(Identity::administrator());
+        }
         let Some(shown) = headers.get(HEADER) else {
-            return Err(Status::unauthenticated(
-                "this server asks for a token: send 'authorization: Bearer TOKEN', or the token as the password",
-            ));
+            return Err(Status::unauthenticated(match &self.users {
+                None => {
+                    "this server asks for a token: send 'authorization: Bearer TOKEN', or the token as the password"
+                }
+                Some(_) => "this server asks for a name and a password, or for a token",
+            }));
         };
-        match shown_token(shown.as_bytes()).is_some_and(|shown| token.matches(&shown)) {
-            true => Ok(()),
-            false => Err(Status::unauthenticated("the token is not the one that this server was given")),
+        let shown = shown_in(shown.as_bytes());
+        if let (Some(token), Some(Shown::Bearer(text) | Shown::Basic { password: text, .. })) =
+            (&self.token, &shown)
+            && token.matches(text)
+        {
+            return Ok(Identity::administrator());
+        }
+        let text = |bytes| String::from_utf8(bytes).unwrap_or_default();
+        match (&self.users, shown) {
+            (Some(users), Some(Shown::Bearer(token))) => users.tokens.holder(&text(token)).ok_or_else(|| {
+                Status::unauthenticated(
+                    "the token is not good, or not any more: sign in again with name and password",
+                )
+            }),
+            (Some(users), Some(Shown::Basic { name, password })) => {
+                let (name, password) = (text(name), Secret::new(text(password)));
+                tokio::task::block_in_place(|| users.sign_in(&name, &password))
+            }
+            (None, _) | (_, None) => {
+                Err(Status::unauthenticated("the token is not the one that this server was given"))
+            }
         }
     }
 
     /// The header with which a client that was let in by name and password may go on.
-    pub fn answer(&self) -> MetadataValue<Ascii> {
-        // Clients take an answer without a header for a refusal, so there is one even if nothing is asked for.
-        let text = format!("Bearer {}", self.token.as_ref().map_or("anonymous", Secret::expose));
-        let mut value =
-            MetadataValue::try_from(text).expect("invariant: tokens are visible ASCII, checked when read");
+    pub fn answer(&self, identity: &Identity) -> Result<MetadataValue<Ascii>, Status> {
+        let token = match (&self.users, &self.token) {
+            (Some(users), _) if !identity.name.is_empty() => users.tokens.issue(identity)?,
+            (_, Some(token)) => token.expose().to_owned(),
+            // Clients take an answer without a header for a refusal, so there is one even if nothing is asked for.
+            (_, None) => "anonymous".to_owned(),
+        };
+        let mut value = MetadataValue::try_from(format!("Bearer {token}"))
+            .expect("invariant: tokens are visible ASCII, checked when read");
         value.set_sensitive(true);
-        value
+        Ok(value)
     }
 }
 
 impl Interceptor for ServerAuth {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        if let Err(refused) = self.check(request.metadata()) {
-            let from = request.remote_addr().map_or_else(|| "unknown".to_owned(), |a| a.to_string());
-            tracing::warn!(from, "refused a call without the token");
-            return Err(refused);
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        match self.check(request.metadata()) {
+            Ok(identity) => {
+                request.extensions_mut().insert(identity);
+                Ok(request)
+            }
+            Err(refused) => {
+                let from = request.remote_addr().map_or_else(|| "unknown".to_owned(), |a| a.to_string());
+                tracing::warn!(from, "refused a call: {}", refused.message());
+                Err(refused)
+            }
         }
-        Ok(request)
     }
 }
 
@@ -93,17 +140,17 @@ impl Interceptor for ClientAuth {
     }
 }
 
-/// The token in a header's value.
-fn shown_token(value: &[u8]) -> Option<Vec<u8>> {
+/// What is in a header's value.
+fn shown_in(value: &[u8]) -> Option<Shown> {
     let space = value.iter().position(|&b| b == b' ')?;
     let (scheme, rest) = (&value[..space], value[space + 1..].trim_ascii());
     if scheme.eq_ignore_ascii_case(b"bearer") {
-        return Some(rest.to_vec());
+        return Some(Shown::Bearer(rest.to_vec()));
     }
     if !scheme.eq_ignore_ascii_case(b"basic") {
         return None;
     }
     let pair = BASE64_STANDARD.decode(rest).or_else(|_| BASE64_STANDARD_NO_PAD.decode(rest)).ok()?;
     let colon = pair.iter().position(|&b| b == b':')?;
-    Some(pair[colon + 1..].to_vec())
+    Some(Shown::Basic { name: pair[..colon].to_vec(), password: pair[colon + 1..].to_vec() })
 }

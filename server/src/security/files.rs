@@ -1,7 +1,9 @@
 //! Certificates, keys and tokens from files.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::users::Users;
 use super::{Secret, Security, Tls};
 use crate::error::{Result, ServerError};
 
@@ -17,6 +19,7 @@ pub struct SecurityFiles {
     pub key: Option<PathBuf>,
     pub authority: Option<PathBuf>,
     pub token: Option<PathBuf>,
+    pub users: Option<PathBuf>,
 }
 
 impl SecurityFiles {
@@ -33,7 +36,8 @@ impl SecurityFiles {
         };
         let authority = self.authority.as_deref().map(|file| certificate("--tls-ca", file)).transpose()?;
         let tls = (identity.is_some() || authority.is_some()).then_some(Tls { identity, authority });
-        Ok(Security { tls, token: self.token.as_deref().map(token).transpose()? })
+        let users = self.users.as_deref().map(Users::read).transpose()?.map(Arc::new);
+        Ok(Security { tls, token: self.token.as_deref().map(token).transpose()?, users })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What all connections share: TLS, and a bearer token.
+//! What all connections share: TLS, and a bearer token; and the users of a server.
 //!
 //! ```text
 //! flags ─▶ SecurityFiles::read ─▶ Security ─┬─▶ a server's TLS settings, and ServerAuth on each call
@@ -13,9 +13,11 @@ mod auth;
 mod files;
 #[cfg(test)]
 mod tests;
+pub mod users;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
@@ -23,6 +25,7 @@ use crate::error::{Result, ServerError};
 
 pub use auth::{ClientAuth, ServerAuth};
 pub use files::SecurityFiles;
+use users::Users;
 
 /// What protects a process's connections; nothing by default.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,8 @@ pub struct Security {
     pub tls: Option<Tls>,
     /// What a client shows and a server asks for.
     pub token: Option<Secret>,
+    /// Who else may connect to a server, each with a password.
+    pub users: Option<Arc<Users>>,
 }
 
 /// Certificates and keys, as PEM.

@@ -21,6 +21,7 @@ fn files(dir: &tempfile::TempDir) -> SecurityFiles {
         key: write("key.pem", made.signing_key.serialize_pem()),
         authority: write("ca.pem", made.cert.pem()),
         token: write("token", format!("{TOKEN}\n")),
+        users: None,
     }
 }
 
@@ -42,7 +43,8 @@ fn secrets_are_not_printed() {
     let dir = tempfile::tempdir().unwrap();
     let security = files(&dir).read().unwrap();
     let (server, client) = (ServerAuth::new(&security), ClientAuth::new(&security).unwrap());
-    let printed = format!("{security:?} {server:?} {client:?} {:?}", server.answer());
+    let printed =
+        format!("{security:?} {server:?} {client:?} {:?}", server.answer(&users::Identity::administrator()));
     assert!(!printed.contains(TOKEN) && !printed.contains("PRIVATE"), "{printed}");
 }
 
@@ -70,7 +72,7 @@ fn wrong_files_are_told_with_flag_and_file() {
 
 #[test]
 fn only_the_token_is_let_in() {
-    let security = Security { tls: None, token: Some(Secret::new(TOKEN)) };
+    let security = Security { token: Some(Secret::new(TOKEN)), ..Security::default() };
     let auth = ServerAuth::new(&security);
     let check = |value: Option<&str>| {
         let mut headers = MetadataMap::new();

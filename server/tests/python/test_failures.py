@@ -1,6 +1,7 @@
 """Errors with their status, cancelling, and who is let in."""
 
 import os
+import subprocess
 import tempfile
 import threading
 import time
@@ -120,6 +121,37 @@ class Tokens(unittest.TestCase):
         server.uri = server.uri.replace("grpc+tls", "grpc")
         with self.assertRaises(dbapi.Error):
             self.one(server, **clear)
+
+
+class Users(unittest.TestCase):
+    def test_roles(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        users, token = os.path.join(folder.name, "users"), os.path.join(folder.name, "token")
+        with open(token, "w") as file:
+            file.write(TOKEN)
+        for name, role in [("reader", "read-only"), ("writer", "read-write")]:
+            command = [os.environ["DOVETAIL"], "user", "add", name, "--users", users, "--role", role]
+            subprocess.run(command, input=f"password of {name}\n", text=True, check=True, capture_output=True)
+        server = Server("--users", users, "--token-file", token)
+        self.addCleanup(server.stop)
+
+        def run(name, sql, password=None):
+            credentials = {"username": name, "password": password or f"password of {name}"}
+            with server.connect(**credentials) as connection, connection.cursor() as cursor:
+                cursor.execute(sql)
+                return cursor.fetchall()
+
+        run("writer", "CREATE TABLE t AS SELECT 1 AS a")
+        self.assertEqual(run("reader", "SELECT * FROM t"), [(1,)])
+        for name, sql, password, status in [
+            ("reader", "DROP TABLE t", None, Status.UNAUTHORIZED),
+            ("reader", "SELECT 1", "wrong", Status.UNAUTHENTICATED),
+            ("nobody", "SELECT 1", None, Status.UNAUTHENTICATED),
+        ]:
+            with self.subTest(name, sql=sql), self.assertRaises(dbapi.Error) as raised:
+                run(name, sql, password)
+            self.assertEqual(raised.exception.status_code, status)
 
 
 if __name__ == "__main__":

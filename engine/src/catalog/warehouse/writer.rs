@@ -49,6 +49,9 @@ pub struct Written {
 impl TableWriter {
     /// Begins a file in a folder of its own below `writing`.
     pub(super) fn create(writing: &Path, schema: SchemaRef, memory: Reservation) -> Result<TableWriter> {
+        if let Some(field) = schema.fields().iter().find(|f| has_union(f.data_type())) {
+            return Err(no_such_column(field, "a union of types"));
+        }
         fs::create_dir_all(writing).map_err(|e| failed(writing, &e))?;
         let folder =
             tempfile::Builder::new().prefix("").tempdir_in(writing).map_err(|e| failed(writing, &e))?;
@@ -148,16 +151,31 @@ fn plain(t: &DataType) -> DataType {
     }
 }
 
-/// The column that Parquet has no type for, in words.
+/// The column that Parquet has no type for.
 fn unwritable(schema: &Schema) -> Option<EngineError> {
     schema.fields().iter().find_map(|field| {
         let alone = Schema::new(vec![field.clone()]);
         let problem = ArrowSchemaConverter::new().convert(&alone).err()?;
-        Some(EngineError::Unsupported(
-            format!("a table with column '{}' of type {} ({problem})", field.name(), field.data_type()),
-            "Cast it to another type first".into(),
-        ))
+        Some(no_such_column(field, &problem.to_string()))
     })
+}
+
+fn no_such_column(field: &Field, problem: &str) -> EngineError {
+    EngineError::Unsupported(
+        format!("a table with column '{}' of type {} ({problem})", field.name(), field.data_type()),
+        "Cast it to another type first".into(),
+    )
+}
+
+/// Parquet's writer does not expect one.
+fn has_union(t: &DataType) -> bool {
+    use DataType::*;
+    match t {
+        Union(..) => true,
+        List(f) | LargeList(f) | FixedSizeList(f, _) | Map(f, _) => has_union(f.data_type()),
+        Struct(fields) => fields.iter().any(|f| has_union(f.data_type())),
+        _ => false,
+    }
 }
 
 fn parquet_failed(file: &Path, e: ParquetError) -> EngineError {

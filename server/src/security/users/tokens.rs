@@ -1,0 +1,52 @@
+//! Bearer tokens that users get for their password, so that it is not sent and hashed with each call.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tonic::Status;
+
+use super::Identity;
+
+/// How long a token is good for.
+pub const TOKEN_AGE: Duration = Duration::from_secs(12 * 3600);
+/// Tokens that are good at once.
+const TOKENS_MAX: usize = 100_000;
+
+/// All tokens that are good. Each is random, so that looking one up tells nothing about another.
+pub struct Tokens {
+    age: Duration,
+    all: Mutex<HashMap<String, (Instant, Identity)>>,
+}
+
+impl Tokens {
+    /// None yet.
+    pub fn new(age: Duration) -> Tokens {
+        Tokens { age, all: Mutex::default() }
+    }
+
+    /// A new token of a user.
+    pub fn issue(&self, identity: &Identity) -> Result<String, Status> {
+        let mut all = self.all.lock();
+        if all.len() >= TOKENS_MAX {
+            all.retain(|_, (since, _)| since.elapsed() < self.age);
+        }
+        if all.len() >= TOKENS_MAX {
+            return Err(Status::resource_exhausted("too many users are signed in; try again later"));
+        }
+        let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        all.insert(token.clone(), (Instant::now(), identity.clone()));
+        Ok(token)
+    }
+
+    /// Whose token this is, while it is good.
+    pub fn holder(&self, token: &str) -> Option<Identity> {
+        let mut all = self.all.lock();
+        let (since, identity) = all.get(token)?;
+        if since.elapsed() < self.age {
+            return Some(identity.clone());
+        }
+        all.remove(token);
+        None
+    }
+}
