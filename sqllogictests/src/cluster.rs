@@ -84,7 +84,7 @@ impl Cluster {
     /// [`Self::add`] with another way to the scheduler.
     pub fn add_through(&mut self, url: &str, words: &[&str]) -> Result<()> {
         let mut command = self.command(url, words)?;
-        let SecurityFiles { cert, key, authority, token } = &self.security;
+        let SecurityFiles { cert, key, authority, token, users: _ } = &self.security;
         let files =
             [("--tls-cert", cert), ("--tls-key", key), ("--tls-ca", authority), ("--token-file", token)];
         for (flag, file) in files {

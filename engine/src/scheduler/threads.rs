@@ -86,10 +86,11 @@ impl Place<'_> {
     fn give_up(shared: &Arc<Shared>) -> Place<'_> {
         let mut state = shared.state.lock();
         state.waiting += 1;
-        if state.alive - state.waiting < shared.threads && !state.closing {
-            if let Err(error) = shared.start_thread(&mut state) {
-                tracing::warn!(%error, "fewer tasks run while a client is slow");
-            }
+        if state.alive - state.waiting < shared.threads
+            && !state.closing
+            && let Err(error) = shared.start_thread(&mut state)
+        {
+            tracing::warn!(%error, "fewer tasks run while a client is slow");
         }
         shared.slots_changed(&mut state);
         Place(shared)

@@ -48,6 +48,7 @@ fn files(folder: &Path, name: &str, token: &str) -> anyhow::Result<SecurityFiles
         key: write("key.pem", key.serialize_pem())?,
         authority: write("ca.pem", authority_cert.pem())?,
         token: write("token", token.to_owned())?,
+        users: None,
     })
 }
 
@@ -107,7 +108,7 @@ fn unprotected() -> Result<(), Failed> {
 }
 
 fn with_files(mut command: Command, files: &SecurityFiles) -> Command {
-    let SecurityFiles { cert, key, authority, token } = files;
+    let SecurityFiles { cert, key, authority, token, users: _ } = files;
     let flags = [("--tls-cert", cert), ("--tls-key", key), ("--tls-ca", authority), ("--token-file", token)];
     for (flag, file) in flags {
         if let Some(file) = file {
