@@ -163,7 +163,8 @@ async fn pretend(url: String) -> Result<()> {
 async fn pretend_one(url: String) -> Result<()> {
     let channel = Connector::new(Security::default())?.connect(&url).await?;
     let (sender, receiver) = mpsc::unbounded_channel();
-    let say = move |message| sender.send(WorkerMessage { message: Some(message) });
+    let gone = || std::io::Error::other("the scheduler is gone");
+    let say = move |message| sender.send(WorkerMessage { message: Some(message) }).map_err(|_| gone());
     say(worker_message::Message::Hello(Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").into(),
