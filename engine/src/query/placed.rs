@@ -332,7 +332,8 @@ impl PlacedRun {
         let made: Vec<(OutputId, Arc<LocalOutput>)> =
             self.made.lock().iter().map(|(output, made)| (*output, made.clone())).collect();
         let report = |(output, made): (OutputId, Arc<LocalOutput>)| {
-            Ok((output, self.report(&self.slot(output.task.stage)?, &made)?))
+            let slot = self.slot(output.task.stage)?;
+            Ok((output, self.report(&slot, &made)?))
         };
         let stages = self.stages.read().len();
         Ok(Inventory { stages, running, outputs: made.into_iter().map(report).collect::<Result<_>>()? })

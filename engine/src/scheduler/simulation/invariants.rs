@@ -209,6 +209,11 @@ impl Watch {
         let running = restored.running.iter().filter(|(output, _)| goes_on(output));
         let attempt = |worker| SeenAttempt { worker, cancelled: false, ended: false };
         seen.attempts = running.map(|(output, worker)| (*output, attempt(*worker))).collect();
+        // What is taken over counts as an attempt.
+        let over = |worker| SeenAttempt { ended: true, ..attempt(worker) };
+        let outputs = seen.outputs.iter();
+        let adopted = outputs.map(|(&task, &(attempt, worker))| (OutputId { task, attempt }, over(worker)));
+        seen.attempts.extend(adopted);
         self.queries.insert(query, seen);
     }
 
