@@ -87,6 +87,7 @@ fn tls_with_and_without_client_certificates() {
             authority: Some(authority.authority.clone()),
         }),
         token: Some(Secret::new(TOKEN)),
+        users: None,
     };
     answer(&open, &client(None, &ours)).unwrap();
     let message = answer(&open, &client(None, &theirs)).unwrap_err();

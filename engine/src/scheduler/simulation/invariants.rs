@@ -225,6 +225,11 @@ impl Watch {
         };
         let running: Vec<_> =
             restored.running.iter().filter(|(output, _)| goes_on(output)).copied().collect();
+        // What is taken over counts as an attempt.
+        let over = |worker| SeenAttempt { worker, reads: BTreeSet::new(), cancelled: false, ended: true };
+        let outputs = seen.outputs.iter();
+        seen.attempts =
+            outputs.map(|(&task, &(attempt, worker))| (OutputId { task, attempt }, over(worker))).collect();
         self.queries.insert(query, seen);
         for (output, worker) in running {
             let inputs = self.inputs(query, output.task);

@@ -156,6 +156,8 @@ impl Query {
                 && self.stages[number].has_inputs(task.partition);
             if waits && steady[number] && cx.workers.has_slot(worker) {
                 self.stages[number].phases[task.partition as usize] = Phase::Running;
+                // It counts as the task's first attempt here.
+                self.histories.get_mut(&task).into_iter().for_each(|h| h.next += 1);
                 self.running.insert(output, Running { worker, started_ms: cx.now_ms, cancelled: false });
                 cx.workers.started(worker);
                 self.note_reader(output, cx);
