@@ -172,7 +172,8 @@ pub enum Cause {
     Failed {
         task: TaskId,
     },
-    /// A task has failed so often that it is given up, or its inputs were lost so often.
+    /// A task has failed so often that it is given up, or its inputs were lost so often. Of a query that was taken up
+    /// from another scheduler, what the task did there counts as one attempt, if anything.
     GivenUp {
         task: TaskId,
         attempts: u32,

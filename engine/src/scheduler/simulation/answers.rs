@@ -133,9 +133,11 @@ impl Watch {
             Cause::Failed { task } => assert!(seen.fatal.contains(&task)),
             Cause::GivenUp { task, attempts } => {
                 let runs = seen.attempts.keys().filter(|o| o.task == task).count() as u32;
-                assert_eq!(runs, attempts, "attempts of {task:?}");
+                // Of a query that was taken up, what a task did before counts as one.
+                let fits = runs == attempts || (seen.first_attempt > 0 && runs + 1 == attempts);
+                assert!(fits, "{runs} attempts of {task:?}, not {attempts}");
                 let failures = seen.failures.get(&task).copied().unwrap_or(0);
-                assert!(failures >= ATTEMPTS_MAX || runs > LOSSES_MAX, "{task:?} is given up early");
+                assert!(failures >= ATTEMPTS_MAX || attempts > LOSSES_MAX, "{task:?} is given up early");
             }
             Cause::Cancelled => assert!(seen.cancelled),
             // The world knows when workers are replaced.
