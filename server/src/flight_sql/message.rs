@@ -1,5 +1,5 @@
-//! What Dovetail's own client learns beyond Flight SQL: the line that tells what a command did, and how many
-//! rows a table has. Other clients do not look at either.
+//! What Dovetail's own client learns beyond Flight SQL: the line that tells what a command did, how many rows a table
+//! has, and whether a result outlives the server's process. Other clients do not look at any of it.
 
 use std::collections::HashMap;
 
@@ -9,6 +9,8 @@ use bytes::Bytes;
 
 /// Before a command's message in a FlightInfo's metadata.
 const COMMAND: &str = "dovetail.command:";
+/// The metadata of a FlightInfo whose ticket may be shown again to a server that was started again.
+const DURABLE: &str = "dovetail.durable";
 /// In the metadata of a table's schema.
 const ROWS: &str = "dovetail.rows";
 
@@ -20,6 +22,16 @@ pub fn command_metadata(message: &str) -> Bytes {
 /// What a command did, if it was one.
 pub fn command_message(info: &FlightInfo) -> Option<String> {
     Some(std::str::from_utf8(&info.app_metadata).ok()?.strip_prefix(COMMAND)?.to_owned())
+}
+
+/// A FlightInfo's metadata that tells that its query goes on if the server is started again.
+pub fn durable_metadata() -> Bytes {
+    DURABLE.into()
+}
+
+/// Whether the ticket is worth being shown again when the connection was lost.
+pub fn is_durable(info: &FlightInfo) -> bool {
+    info.app_metadata == DURABLE
 }
 
 /// A table's schema that tells how many rows there are.

@@ -47,7 +47,7 @@ use crate::security::{Security, ServerAuth};
 use front::Front;
 use service::Service;
 
-pub(crate) use message::{command_message, table_rows};
+pub(crate) use message::{command_message, is_durable, table_rows};
 pub use operations::Limits;
 
 /// Larger messages of a client are refused before they are read. Some send all rows of an ingest in one.

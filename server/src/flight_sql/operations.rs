@@ -111,6 +111,11 @@ impl Operations {
         Ok((promise, running))
     }
 
+    /// Whether results can be had from the process after this one.
+    pub fn outlive_the_process(&self) -> bool {
+        self.durable.is_some()
+    }
+
     fn recovered(&self, handle: &Bytes) -> Result<Recovered, Status> {
         match self.durable.as_ref().and_then(|durable| durable.claim(handle)) {
             Some(result) => result.map_err(Status::aborted),

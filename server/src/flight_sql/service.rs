@@ -18,7 +18,7 @@ use dovetail_engine::{Session, Values};
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
-use super::message::command_metadata;
+use super::message::{command_metadata, durable_metadata};
 use super::metadata::{self, Listing};
 use super::operations::{HANDLE_RANDOM_BYTES, Limits, Operations, unknown};
 use super::parameters::Bound;
@@ -107,6 +107,8 @@ impl Service {
         info.schema = ipc(&promised.schema)?;
         if let Some(done) = promised.command {
             info = info.with_app_metadata(command_metadata(&done.message));
+        } else if self.statements.operations.outlive_the_process() {
+            info = info.with_app_metadata(durable_metadata());
         }
         Ok(Response::new(info))
     }

@@ -1,6 +1,6 @@
 //! A result is fetched, again if need be: when the connection breaks before the first row has come, the ticket is shown
-//! once more as soon as somebody answers. A server with a state directory that was started again goes on with the
-//! query; any other says that it knows of no such result, and then the connection is what the user hears of.
+//! once more as soon as somebody answers, if the server has said that it goes on with its queries when it is started
+//! again. One that knows of no such result after all says so, and then the connection is what the user hears of.
 //!
 //! What always holds: no row is given twice, because nothing is asked again once a row was there.
 
@@ -16,6 +16,7 @@ use futures::TryStreamExt;
 use tonic::Code;
 
 use super::connect::Client;
+use crate::flight_sql::is_durable;
 
 /// How long a server that is gone is waited for, and the pause between two looks.
 const RECONNECT_MAX: Duration = Duration::from_secs(60);
@@ -46,7 +47,7 @@ pub async fn fetch(
         };
         let is_broken = is_of_connection(&error);
         broken = Some(match broken {
-            None if !is_broken => return Err(error),
+            None if !is_broken || !is_durable(info) => return Err(error),
             None => {
                 let seconds = RECONNECT_MAX.as_secs();
                 notice(&format!(
