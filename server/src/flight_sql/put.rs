@@ -31,6 +31,12 @@ impl PutRows {
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, Status> {
         let next = AssertUnwindSafe(self.0.next()).catch_unwind().await;
         match next.map(Option::transpose) {
+            Ok(Ok(None)) => {
+                // A client that has broken off looks here like one that has sent all (tonic hides the reset); but then
+                // the call is dropped as soon as it waits, and nothing after this happens.
+                tokio::task::yield_now().await;
+                Ok(None)
+            }
             Ok(Ok(batch)) => Ok(batch),
             Ok(Err(FlightError::Tonic(status))) => Err(*status),
             Ok(Err(other)) => Err(unreadable(&other)),

@@ -19,7 +19,7 @@ use super::run::{Outcome, must_be_right, must_fail, until_in_time};
 use super::server::{Processes, Task, whole_stages};
 
 /// Parts of the tasks that have ended when the scheduler dies.
-const PHASES: [f64; 3] = [0.15, 0.5, 0.8];
+const PHASES: [f64; 3] = [0.15, 0.3, 0.5];
 
 const WORKERS: usize = 3;
 

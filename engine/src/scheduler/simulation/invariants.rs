@@ -189,6 +189,9 @@ impl Watch {
         (seen.stopped, seen.something_was_lost) = (false, true);
         seen.first_attempt = restored.first_attempt.0;
         seen.failures.clear();
+        // Whoever died before it could say so has not answered; its pauses are forgotten with it.
+        seen.answered = false;
+        seen.paused.clear();
         let unread = unread_stages(&seen.shape);
         let stages = seen.shape.stages.iter().enumerate();
         let tasks: Vec<TaskId> = stages
