@@ -119,8 +119,11 @@ fn struck(
             return Ok(Outcome::TooEarly);
         }
         let recorded = processes.ended();
+        // Nothing ends while what has ended is told.
+        processes.signal_workers("-STOP");
         std::thread::sleep(REPORTED);
         processes.kill_server();
+        processes.signal_workers("-CONT");
         // Nothing is left to go on with once the last task at a worker has ended.
         if processes.ended().len() >= all.len()
             || !matches!(asked.answer.try_recv(), Err(TryRecvError::Empty))

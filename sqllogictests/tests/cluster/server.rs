@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::data;
+use super::losses::signal_to;
 
 /// For a server to answer and its workers to join.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -58,6 +59,11 @@ impl Processes {
     pub fn kill_worker(&mut self, number: usize) {
         let worker = &mut self.workers[number];
         worker.kill().and_then(|()| worker.wait()).expect("a worker can be killed");
+    }
+
+    /// Sends a signal to all workers.
+    pub fn signal_workers(&self, signal: &str) {
+        self.workers.iter().for_each(|worker| signal_to(worker.id(), signal));
     }
 
     /// Starts the server again, in the same place.
