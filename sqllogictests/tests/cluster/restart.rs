@@ -124,6 +124,13 @@ fn struck(
         std::thread::sleep(REPORTED);
         processes.kill_server();
         processes.signal_workers("-CONT");
+        if !with_state {
+            // The client does not wait.
+            return Ok(match outcome(&asked)? {
+                Outcome::Answered(_) => Outcome::TooEarly,
+                failed => failed,
+            });
+        }
         // Nothing is left to go on with once the last task at a worker has ended.
         if processes.ended().len() >= all.len()
             || !matches!(asked.answer.try_recv(), Err(TryRecvError::Empty))

@@ -175,7 +175,9 @@ impl Watch {
         for &query in self.queries.keys() {
             self.exchanges.ended(query);
         }
-        self.orphaned = std::mem::take(&mut self.queries);
+        // What was answered has no log any more.
+        let queries = std::mem::take(&mut self.queries);
+        self.orphaned = queries.into_iter().filter(|(_, q)| !q.answered).collect();
         self.workers.clear();
         self.others_have_joined = false;
     }
@@ -189,8 +191,6 @@ impl Watch {
         (seen.stopped, seen.something_was_lost) = (false, true);
         seen.first_attempt = restored.first_attempt.0;
         seen.failures.clear();
-        // Whoever died before it could say so has not answered; its pauses are forgotten with it.
-        seen.answered = false;
         seen.paused.clear();
         let unread = unread_stages(&seen.shape);
         let stages = seen.shape.stages.iter().enumerate();
