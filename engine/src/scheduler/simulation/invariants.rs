@@ -175,6 +175,8 @@ impl Watch {
         for &query in self.queries.keys() {
             self.exchanges.ended(query);
         }
+        // The next one knows no time before it is told.
+        self.now_ms = None;
         // What was answered has no log any more.
         let queries = std::mem::take(&mut self.queries);
         self.orphaned = queries.into_iter().filter(|(_, q)| !q.answered).collect();
