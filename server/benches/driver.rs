@@ -153,14 +153,14 @@ async fn pretend(url: String) -> Result<()> {
         let _ = std::io::stdin().read_to_end(&mut vec![]);
         std::process::exit(0);
     });
-    let workers: Vec<_> = (0..WORKERS).map(|_| tokio::spawn(pretend_one(url.clone()))).collect();
+    let workers: Vec<_> = (0..WORKERS).map(|number| tokio::spawn(pretend_one(url.clone(), number))).collect();
     for worker in workers {
         worker.await??;
     }
     Ok(())
 }
 
-async fn pretend_one(url: String) -> Result<()> {
+async fn pretend_one(url: String, number: u32) -> Result<()> {
     let channel = Connector::new(Security::default())?.connect(&url).await?;
     let (sender, receiver) = mpsc::unbounded_channel();
     let gone = || std::io::Error::other("the scheduler is gone");
@@ -169,7 +169,8 @@ async fn pretend_one(url: String) -> Result<()> {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").into(),
         slots: SLOTS,
-        address: url,
+        // A worker that comes with the address of another is taken for the same one, come back.
+        address: format!("grpc://pretend-{number}"),
         ..Hello::default()
     }))?;
     say(worker_message::Message::HeldAll(HeldAll {}))?;
