@@ -19,6 +19,8 @@ use crate::worker::{LocalWorkers, Shares};
 
 /// Threads that read from and write to connections; queries have their own.
 const NETWORK_THREADS: usize = 2;
+/// Threads that wait for queries, or read what others fetch: one for each statement and each stream at most.
+const WAITING_THREADS_MAX: usize = 4096;
 /// For statements that were cancelled when the server ends.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -42,7 +44,10 @@ pub fn run(args: &ServerArgs) -> Result<()> {
     let runtime = network()?;
     let outcome = runtime
         .block_on(serve(listening, session.clone(), state, |url| LocalWorkers::start(url, args, &shares)));
-    session.cancel_handle().cancel();
+    // With a state directory they go on in the next process, and nobody is told that they were stopped.
+    if args.state_dir.is_none() {
+        session.cancel_handle().cancel();
+    }
     // Before the session, which must not be dropped on one of the runtime's threads.
     runtime.shutdown_timeout(SHUTDOWN);
     outcome
@@ -67,13 +72,16 @@ async fn serve(
     // They join as soon as they are answered; they end with this.
     let _workers = workers(&url)?;
     writeln!(io::stderr(), "listening on {url}")?;
-    Ok(serving.await?)
+    let served = serving.await;
+    scheduler.leave_queries();
+    Ok(served?)
 }
 
 /// Threads that read from and write to connections.
 pub fn network() -> io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(NETWORK_THREADS)
+        .max_blocking_threads(WAITING_THREADS_MAX)
         .thread_name("dovetail-network")
         .enable_all()
         .build()

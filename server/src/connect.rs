@@ -15,9 +15,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection on which nobody answers a ping for so long is cut.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What may be under way of one stream, and of all streams of a connection: more than a link holds.
+/// What may be under way of one stream: more than a link holds.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// And of all streams of a connection: as much as HTTP/2 knows, so that only their own windows bound them. With less,
+/// streams that are opened early and read late would keep those from moving that are waited for.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// HTTP/2 would cut a block into pieces of 16 KiB, each handled by itself at both ends.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
 

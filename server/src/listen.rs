@@ -21,8 +21,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that says nothing for so long is asked whether it is there, and has so long to answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Calls at a time on one connection.
-const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// Calls at a time on one connection. A worker's every task may have a few with each other worker.
+const STREAMS_PER_CONNECTION_MAX: u32 = 2048;
 /// Of a call's headers.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
 

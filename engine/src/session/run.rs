@@ -9,6 +9,7 @@ use datafusion_expr::LogicalPlan;
 use dovetail_planner::catalog::CatalogSnapshot;
 use dovetail_planner::lower::{Lowered, Parallelism, Sharing, lower};
 use dovetail_planner::physical::Query;
+use dovetail_planner::pipeline::{QueryStage, Transform};
 use dovetail_planner::plan_query;
 
 use super::cluster::{Cluster, ClusterQuery, DurableResult};
@@ -17,6 +18,7 @@ use super::{Cancellation, SchedulerKind, Session};
 use crate::error::{EngineError, Result};
 use crate::exchange::{KeptReader, ResultFlow};
 use crate::memory::SpillPolicy;
+use crate::operators::join::PARTITIONS;
 use crate::query::{QueryRun, WorkTables};
 use crate::scheduler::synchronous;
 use crate::task::QueryContext;
@@ -26,7 +28,7 @@ use crate::task::QueryContext;
 const PARTITIONS_PER_THREAD: usize = 4;
 
 /// Tasks that may wait for slow readers at a time, each on a thread of its own.
-const FLOWING_TASKS_MAX: usize = 256;
+const FLOWING_TASKS_MAX: usize = 1024;
 
 /// A query planned down to its graph.
 pub struct Planned {
@@ -101,6 +103,13 @@ impl Drop for Counted {
     }
 }
 
+/// Tasks that a stage may come to have: all of them start if their reader is slow.
+fn tasks_at_most(stage: &QueryStage) -> usize {
+    let mut steps = stage.work.branches.iter().flat_map(|branch| &branch.steps);
+    let may_be_split = steps.any(|step| matches!(step.transform, Transform::HashJoinProbe { .. }));
+    (stage.tasks as usize).max(if may_be_split { PARTITIONS } else { 0 })
+}
+
 impl Session {
     /// Runs a planned query; what it gives is read while it runs if it is much, and if the session's own threads
     /// run it. Otherwise it runs to its end first.
@@ -116,8 +125,8 @@ impl Session {
             (Some(pool), None) if self.memory.policy() != SpillPolicy::Always => pool,
             _ => return Ok(Box::new(self.run(planned, handle, cancellation)?)),
         };
-        let tasks = graph.stages[result.0 as usize].tasks as usize;
-        let Some(counted) = Counted::enter(&self.flowing, tasks.min(pool.threads())) else {
+        let Some(counted) = Counted::enter(&self.flowing, tasks_at_most(&graph.stages[result.0 as usize]))
+        else {
             // Too many clients are slow already: what this one has not read yet waits on disk.
             return Ok(Box::new(self.run(planned, handle, cancellation)?));
         };

@@ -119,6 +119,12 @@ impl SchedulerSide {
         sql.routes(&self.security).add_service(control)
     }
 
+    /// Leaves the queries that run to the process after this one, if there is a state directory: from now on nothing
+    /// ends that a client may ask for again. For the end of the process.
+    pub fn leave_queries(&self) {
+        self.results.iter().for_each(|results| results.leave());
+    }
+
     /// What runs queries on the workers; the session has it already.
     pub fn cluster(&self) -> Arc<dyn Cluster> {
         Arc::new(self.handle.clone())
@@ -207,6 +213,12 @@ impl Cluster for ClusterHandle {
         let gone = || EngineError::Resources("the server is shutting down".into());
         let id = self.next_query.fetch_add(1, Ordering::Relaxed);
         let log = self.journal.as_ref().and_then(|journal| journal.begin(id, &query));
+        // Who does not want the rows any more may have looked for the log before it was there.
+        if let (Some(journal), Some(durable)) = (&self.journal, &query.durable)
+            && query.context.check_cancelled().is_err()
+        {
+            journal.end(&durable.handle);
+        }
         let submitted = driver::Input::Submitted { id: QueryId(id), query: Box::new(query), log, reply };
         self.driver.send(submitted).map_err(|_| gone())?;
         answer.recv().unwrap_or_else(|_| Err(gone()))

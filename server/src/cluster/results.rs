@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ pub struct DurableResults {
     journal: Arc<Journal>,
     /// By handle. As many as there were logs.
     unclaimed: Mutex<HashMap<Bytes, Unclaimed>>,
+    /// This process ends: the logs are for the next.
+    are_left: AtomicBool,
 }
 
 struct Unclaimed {
@@ -42,7 +45,7 @@ pub struct Recovered {
 
 impl DurableResults {
     pub fn new(journal: Arc<Journal>) -> DurableResults {
-        DurableResults { journal, unclaimed: Mutex::default() }
+        DurableResults { journal, unclaimed: Mutex::default(), are_left: AtomicBool::new(false) }
     }
 
     /// Somebody will ask for it. It may also be the reason why there is nothing.
@@ -57,7 +60,14 @@ impl DurableResults {
 
     /// The rows have been fetched, or nobody wants them: the query need not survive any more.
     pub fn ended(&self, handle: &[u8]) {
-        self.journal.end(handle);
+        if !self.are_left.load(Ordering::SeqCst) {
+            self.journal.end(handle);
+        }
+    }
+
+    /// From now on no log goes: connections end because the process does.
+    pub fn leave(&self) {
+        self.are_left.store(true, Ordering::SeqCst);
     }
 
     /// Gives up what nobody has asked for. To be called now and then.

@@ -99,15 +99,17 @@ impl Operations {
     /// Redeems a promise, whose statement counts as running from now on.
     pub fn redeem(&self, handle: &Bytes) -> Result<(Promise, Running), Status> {
         let mut all = self.all.lock();
+        // First, so that who is told to try again later can.
+        self.check_room(&all)?;
         let Some((since, promise)) = all.unfetched.remove(handle) else {
             let recovered = self.recovered(handle)?;
-            let running = self.enter(&mut all, handle.clone())?;
+            let running = self.enter(&mut all, handle.clone());
             return Ok((Promise::Recovered(Box::new(recovered)), running));
         };
         if since.elapsed() >= self.limits.unfetched_age {
             return Err(unknown());
         }
-        let running = self.enter(&mut all, handle.clone())?;
+        let running = self.enter(&mut all, handle.clone());
         Ok((promise, running))
     }
 
@@ -125,19 +127,25 @@ impl Operations {
 
     /// A statement runs whose result was not promised to anybody.
     pub fn start(&self) -> Result<Running, Status> {
-        self.enter(&mut self.all.lock(), random_handle(""))
+        let mut all = self.all.lock();
+        self.check_room(&all)?;
+        Ok(self.enter(&mut all, random_handle("")))
     }
 
-    fn enter(&self, all: &mut All, handle: Bytes) -> Result<Running, Status> {
-        if all.running.len() >= self.limits.running {
-            return Err(Status::resource_exhausted(format!(
+    fn check_room(&self, all: &All) -> Result<(), Status> {
+        match all.running.len() < self.limits.running {
+            true => Ok(()),
+            false => Err(Status::resource_exhausted(format!(
                 "{} statements are running, and the server takes no more at a time; try again later",
                 self.limits.running
-            )));
+            ))),
         }
+    }
+
+    fn enter(&self, all: &mut All, handle: Bytes) -> Running {
         let cancellation = Cancellation::default();
         all.running.insert(handle.clone(), cancellation.clone());
-        Ok(Running { handle, cancellation, all: self.all.clone(), durable: self.durable.clone() })
+        Running { handle, cancellation, all: self.all.clone(), durable: self.durable.clone() }
     }
 
     /// Stops or forgets what a handle stands for.
@@ -164,8 +172,9 @@ impl Operations {
 impl Drop for Running {
     fn drop(&mut self) {
         self.all.lock().running.remove(&self.handle);
-        self.durable.iter().for_each(|durable| durable.ended(&self.handle));
+        // Before its log is looked for: one that is begun later sees that it need not be.
         self.cancellation.cancel();
+        self.durable.iter().for_each(|durable| durable.ended(&self.handle));
     }
 }
 
@@ -231,8 +240,12 @@ mod tests {
     fn running_statements_are_bounded() {
         let operations = Operations::new(Limits { running: 1, ..Limits::default() }, None);
         let running = operations.start().unwrap();
+        let handle = operations.promise(Promise::Done, "").unwrap();
         assert_eq!(operations.start().err().unwrap().code(), tonic::Code::ResourceExhausted);
+        assert_eq!(operations.redeem(&handle).err().unwrap().code(), tonic::Code::ResourceExhausted);
         drop(running);
         operations.start().unwrap();
+        // Who was told to try again later does so.
+        operations.redeem(&handle).unwrap();
     }
 }

@@ -27,8 +27,15 @@ const MESSAGE_BYTES: usize = 1_000_000;
 pub fn stream_of(result: ResultStream, schema: SchemaRef, running: Running) -> FlightStream {
     let (send, receive) = mpsc::channel(BATCHES_AHEAD);
     tokio::spawn(fetch(result, schema.clone(), send));
-    let batches = stream::unfold((receive, running), |(mut receive, running)| async move {
-        receive.recv().await.map(|batch| (batch, (receive, running)))
+    let batches = stream::unfold(Some((receive, running)), |open| async move {
+        let (mut receive, running) = open?;
+        match receive.recv().await {
+            Some(Ok(Some(batch))) => Some((Ok(batch), Some((receive, running)))),
+            Some(Ok(None)) => None,
+            Some(Err(status)) => Some((Err(status), None)),
+            // Rows that just stop coming are not all rows.
+            None => Some((Err(Status::unavailable("the server is shutting down")), None)),
+        }
     });
     encoded(schema, batches)
 }
@@ -38,37 +45,37 @@ pub fn stream_of_batches(schema: SchemaRef, batches: Vec<RecordBatch>) -> Flight
     encoded(schema, stream::iter(batches.into_iter().map(Ok)))
 }
 
-/// Ends when all is fetched, after an error, or when nobody wants more.
-async fn fetch(mut result: ResultStream, schema: SchemaRef, send: mpsc::Sender<Result<RecordBatch, Status>>) {
-    loop {
+/// Ends when all is fetched, which is the batch that is none, after an error, or when nobody wants more.
+async fn fetch(
+    mut result: ResultStream,
+    schema: SchemaRef,
+    send: mpsc::Sender<Result<Option<RecordBatch>, Status>>,
+) {
+    let mut is_wanted = true;
+    while is_wanted {
         let schema = schema.clone();
         let next = tokio::task::spawn_blocking(move || (some_batches(&mut result, &schema), result));
-        match next.await {
-            Ok(((batches, end), rest)) => {
+        let (batches, end) = match next.await {
+            Ok((next, rest)) => {
                 result = rest;
-                for batch in batches {
-                    if send.send(Ok(batch)).await.is_err() {
-                        break;
-                    }
-                }
-                match end {
-                    None if send.is_closed() => break,
-                    None => {}
-                    Some(Ok(())) => return,
-                    Some(Err(e)) => {
-                        // Nobody wants it: the client is gone.
-                        let _ = send.send(Err(status(&e))).await;
-                        return;
-                    }
-                }
+                next
             }
             Err(e) => {
+                // Nobody wants it if the client is gone; so it is below.
                 let _ = send.send(Err(lost(&e))).await;
                 return;
             }
+        };
+        let end = end.map(|end| end.map(|()| None).map_err(|e| status(&e)));
+        is_wanted = end.is_none();
+        for message in batches.into_iter().map(|batch| Ok(Some(batch))).chain(end) {
+            if send.send(message).await.is_err() {
+                is_wanted = false;
+                break;
+            }
         }
     }
-    // What is left may have files, which are not deleted on a thread of the runtime.
+    // Its tasks are waited for, and its files deleted: not on a thread of the runtime.
     tokio::task::spawn_blocking(move || drop(result));
 }
 

@@ -38,6 +38,10 @@ pub use unfinished::{Found, Unfinished};
 /// Numbers of queries that each start of a server has for itself.
 const QUERIES_PER_EPOCH_BITS: u32 = 32;
 
+/// The first epoch of a lineage is random below this, so that a worker's word about a query of another scheduler is
+/// not taken for one about a query here; the epochs after it have room.
+const FIRST_EPOCH_MAX: u32 = 1 << 30;
+
 /// Of the file with the identity.
 const IDENTITY_BYTES_MAX: u64 = 256;
 
@@ -53,7 +57,12 @@ pub struct Identity {
 impl Identity {
     /// Of a process that leaves nothing behind.
     pub fn transient() -> Identity {
-        Identity { lineage: uuid::Uuid::new_v4(), epoch: 0 }
+        Identity::new()
+    }
+
+    fn new() -> Identity {
+        let lineage = uuid::Uuid::new_v4();
+        Identity { lineage, epoch: lineage.as_u64_pair().1 as u32 % FIRST_EPOCH_MAX }
     }
 
     /// The number of this process's first query; the next ones follow.
@@ -100,11 +109,9 @@ impl StateDirectory {
         }
         let known = read_identity(directory).map_err(|e| cannot("its identity cannot be read", e))?;
         let of_logs = logs(&queries).map_err(|e| cannot("its logs cannot be read", e))?;
-        let epochs = of_logs.iter().map(|(query, _)| epoch_of(*query)).chain(known.iter().map(|i| i.epoch));
-        let identity = Identity {
-            epoch: epochs.max().unwrap_or(0) + 1,
-            lineage: known.map_or_else(uuid::Uuid::new_v4, |i| i.lineage),
-        };
+        let before = known.unwrap_or_else(Identity::new);
+        let epochs = of_logs.iter().map(|(query, _)| epoch_of(*query));
+        let identity = Identity { epoch: epochs.fold(before.epoch, u32::max) + 1, lineage: before.lineage };
         write_identity(directory, &identity).map_err(|e| cannot("it cannot be written", e))?;
         Ok(StateDirectory { identity, queries, _lock: lock })
     }

@@ -32,6 +32,7 @@ const REPORTED: Duration = Duration::from_millis(30);
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
         Trial::test("the scheduler is killed twice", killed_twice),
+        Trial::test("the scheduler is told to end, and started again", told_to_end),
         Trial::test("the scheduler is killed, and a worker with it", killed_with_a_worker),
         Trial::test("the scheduler is killed, and its log is torn", || harmed(tear)),
         Trial::test("the scheduler is killed, and its log is damaged", || harmed(flip)),
@@ -208,6 +209,32 @@ fn killed_twice() -> Result<(), Failed> {
     must_be_right(&outcome, &sql)?;
     is_clean(&processes)?;
     Ok(())
+}
+
+/// An orderly end is as little a reason to lose a query.
+fn told_to_end() -> Result<(), Failed> {
+    let sql = query(21);
+    let tasks = all_tasks(&sql)?.len() / 3;
+    let start = || Processes::start(WORKERS, true);
+    let once = |processes: &mut Processes| {
+        let asked = ask(processes, &sql)?;
+        if !wait_for_tasks(processes, &asked, tasks)? {
+            return Ok(Outcome::TooEarly);
+        }
+        // The query must not end in the time that the server gives it.
+        processes.signal_workers("-STOP");
+        processes.end_server();
+        processes.signal_workers("-CONT");
+        if !matches!(asked.answer.try_recv(), Err(TryRecvError::Empty)) {
+            return Ok(Outcome::TooEarly);
+        }
+        processes.start_server()?;
+        outcome(&asked)
+    };
+    let (outcome, processes) = until_in_time(start, once)?;
+    must_be_right(&outcome, &sql)?;
+    processes.wait_for("a query goes on", 1)?;
+    Ok(is_clean(&processes)?)
 }
 
 fn killed_with_a_worker() -> Result<(), Failed> {

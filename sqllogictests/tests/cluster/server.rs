@@ -56,6 +56,12 @@ impl Processes {
         self.server.kill().and_then(|()| self.server.wait()).expect("the server can be killed");
     }
 
+    /// Tells the server to end, and waits until it has.
+    pub fn end_server(&mut self) {
+        signal_to(self.server.id(), "-TERM");
+        self.server.wait().expect("the server can be waited for");
+    }
+
     pub fn kill_worker(&mut self, number: usize) {
         let worker = &mut self.workers[number];
         worker.kill().and_then(|()| worker.wait()).expect("a worker can be killed");
