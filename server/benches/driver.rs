@@ -117,7 +117,7 @@ fn chain() -> QueryGraph {
         QueryStage { id: StageId(id), tasks, inputs, place, replayable: true, work }
     };
     let exchange = |id: u32| match id.checked_sub(1) {
-        Some(before) => Source::Exchange { stage: StageId(before) },
+        Some(before) => Source::Exchange { stage: StageId(before), shares: vec![] },
         None => Source::Nothing,
     };
     let sink = || Sink::HashPartition { keys: vec![], partitions: PARTITIONS };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use datafusion_common::ScalarValue;
 use dovetail_planner::graph::StageId;
+use dovetail_planner::pipeline::Share;
 
 use super::WorkTables;
 use super::stage::BuildInputs;
@@ -41,8 +42,8 @@ pub trait StageInputs {
     /// The rows that a stage's tasks kept, in task order.
     fn kept(&self, stage: StageId) -> Result<Vec<KeptInput>>;
 
-    /// The hash partitions that a stage's tasks have left.
-    fn exchanged(&self, stage: StageId) -> Result<Vec<ExchangeInput>>;
+    /// The hash partitions that a stage's tasks have left; with a share, those of the tasks that it has.
+    fn exchanged(&self, stage: StageId, share: Option<Share>) -> Result<Vec<ExchangeInput>>;
 
     /// The sorted runs of a stage's tasks, in task order, to be taken.
     fn runs(&self, stage: StageId, task: &TaskContext) -> Result<Vec<Arc<SortedRun>>>;

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use arrow::datatypes::SchemaRef;
 use datafusion_common::ScalarValue;
 use dovetail_planner::graph::{StageId, TaskId};
-use dovetail_planner::pipeline::{QueryGraph, QueryStage, Sink, StageWork, split_at_join};
+use dovetail_planner::pipeline::{QueryGraph, QueryStage, Share, Sink, StageWork, split_at_join};
 use parking_lot::{Mutex, RwLock};
 
 use crate::batch::Batch;
@@ -207,7 +207,10 @@ impl StageInputs for QueryRun {
         Ok(self.kept_rows(stage).into_iter().map(KeptInput::Own).collect())
     }
 
-    fn exchanged(&self, stage: StageId) -> Result<Vec<ExchangeInput>> {
+    fn exchanged(&self, stage: StageId, share: Option<Share>) -> Result<Vec<ExchangeInput>> {
+        if share.is_some() {
+            return Err(EngineError::internal("outputs that are taken by their reader have one each"));
+        }
         let slot = self.slot(stage);
         let outputs = slot.outputs.lock();
         Ok(outputs.iter().flatten().filter_map(|o| Some(o.exchange.clone()?.into())).collect())

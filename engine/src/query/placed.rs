@@ -16,7 +16,7 @@ use datafusion_common::ScalarValue;
 use dovetail_planner::expr::Literal;
 use dovetail_planner::graph::StageId;
 use dovetail_planner::physical::HashJoin;
-use dovetail_planner::pipeline::{QueryGraph, QueryStage, Sink};
+use dovetail_planner::pipeline::{QueryGraph, QueryStage, Share, Sink};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
@@ -286,7 +286,7 @@ impl PlacedRun {
             }
             side.version
         };
-        let made = Arc::new(make(join, &slot.stage.work.sink_schema, self.by_place(*rows)?)?);
+        let made = Arc::new(make(join, &slot.stage.work.sink_schema, self.by_place(*rows, |_| true)?)?);
         let mut side = slot.side.lock();
         if side.version == version {
             side.made = Some(made.clone());
@@ -404,11 +404,12 @@ impl PlacedRun {
         Ok(held)
     }
 
-    /// The outputs of a stage, those of another process together.
-    fn by_place(&self, stage: StageId) -> Result<Vec<Arc<dyn HeldOutput>>> {
+    /// The outputs of those tasks of a stage that are wanted, those of another process together.
+    fn by_place(&self, stage: StageId, is_wanted: impl Fn(u32) -> bool) -> Result<Vec<Arc<dyn HeldOutput>>> {
         let mut held: Vec<Arc<dyn HeldOutput>> = vec![];
         let mut elsewhere: BTreeMap<String, RemoteOutputs> = BTreeMap::new();
-        for Placement { output, place, report } in self.placements(stage)? {
+        let placements = self.placements(stage)?.into_iter();
+        for Placement { output, place, report } in placements.filter(|p| is_wanted(p.output.task.partition)) {
             match place {
                 None => held.push(self.made(output)?),
                 Some(place) => {
@@ -480,8 +481,9 @@ impl StageInputs for Attempt<'_> {
         Ok(self.run.each(stage)?.into_iter().map(KeptInput::Held).collect())
     }
 
-    fn exchanged(&self, stage: StageId) -> Result<Vec<ExchangeInput>> {
-        Ok(self.run.by_place(stage)?.into_iter().map(ExchangeInput::Held).collect())
+    fn exchanged(&self, stage: StageId, share: Option<Share>) -> Result<Vec<ExchangeInput>> {
+        let is_read = |task| share.is_none_or(|share| share.has_output(task));
+        Ok(self.run.by_place(stage, is_read)?.into_iter().map(ExchangeInput::Held).collect())
     }
 
     fn runs(&self, stage: StageId, task: &TaskContext) -> Result<Vec<Arc<SortedRun>>> {
@@ -510,6 +512,6 @@ impl StageInputs for Attempt<'_> {
     }
 
     fn build_rows(&self, stage: StageId) -> Result<BuildInputs> {
-        Ok(BuildInputs::Held(self.run.by_place(stage)?))
+        Ok(BuildInputs::Held(self.run.by_place(stage, |_| true)?))
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dovetail_planner::graph::{Stage, StageId};
-use dovetail_planner::pipeline::{Branch, Sink as SinkSpec, Source as SourceSpec, StageWork, Transform};
+use dovetail_planner::pipeline::{
+    Branch, Share, Sink as SinkSpec, Source as SourceSpec, StageWork, Transform,
+};
 
 use super::inputs::{StageInputs, rows_in_memory};
 use super::recursive;
@@ -30,6 +32,8 @@ pub struct StageRuntime {
 
 struct BranchRuntime {
     tasks: u32,
+    /// By task; none if they share evenly.
+    shares: Vec<Share>,
     source: BranchSource,
     source_operator: u32,
     steps: Vec<(Arc<dyn OperatorFactory>, u32)>,
@@ -81,6 +85,7 @@ impl StageRuntime {
                 number: task as usize,
                 partition: partition as usize,
                 partitions: branch.tasks as usize,
+                share: branch.shares.get(partition as usize).copied(),
                 operator: branch.source_operator,
                 query: query.context().clone(),
             };
@@ -188,7 +193,11 @@ fn branch(query: &dyn StageInputs, branch: &Branch, joins: &mut Joins<'_>) -> Re
         steps.push((factory, step.operator));
         schema = step.schema.clone();
     }
-    Ok(BranchRuntime { tasks: branch.tasks, source, source_operator: branch.source_operator, steps })
+    let shares = match &branch.source {
+        SourceSpec::Exchange { shares, .. } => shares.clone(),
+        _ => vec![],
+    };
+    Ok(BranchRuntime { tasks: branch.tasks, shares, source, source_operator: branch.source_operator, steps })
 }
 
 fn sink(query: &dyn StageInputs, stage: StageId, work: &StageWork) -> Result<Arc<dyn SinkFactory>> {
@@ -229,7 +238,7 @@ fn per_task_source(
             window::source(w, input_schema, own_rows(query, *stage, task)?, task)
         }
         SourceSpec::Recursive { recursive: r, seed, step } => recursive::source(query, r, seed, step),
-        SourceSpec::Exchange { stage } => {
+        SourceSpec::Exchange { stage, .. } => {
             let mut reader = own_rows(query, *stage, task)?;
             // What the rows will be joined with is read first; they come meanwhile.
             reader.start()?;
@@ -245,24 +254,19 @@ fn per_task_source(
     }
 }
 
-/// The hash partitions that belong to a task: the next ones to each, equally many.
-fn own_partitions(inputs: &[ExchangeInput], stage: StageId, task: &TaskContext) -> Result<Range<usize>> {
-    // A stage without tasks has left nothing.
-    let all = inputs.first().map_or(0, |o| o.partitions());
-    if !all.is_multiple_of(task.partitions) {
-        return Err(EngineError::internal(format!(
-            "{} tasks share the {all} partitions of stage {}",
-            task.partitions, stage.0
-        )));
+/// The hash partitions that belong to a task.
+fn own_partitions(inputs: &[ExchangeInput], task: &TaskContext) -> Result<Range<usize>> {
+    match inputs.first() {
+        Some(input) => task.own_partitions(input.partitions()),
+        // A stage without tasks has left nothing.
+        None => Ok(0..0),
     }
-    let each = all / task.partitions;
-    Ok(task.partition * each..(task.partition + 1) * each)
 }
 
 /// The rows of the task's hash partitions of a stage's outputs.
 fn own_rows(query: &dyn StageInputs, stage: StageId, task: &TaskContext) -> Result<ExchangeReader> {
-    let inputs = query.exchanged(stage)?;
-    let own = own_partitions(&inputs, stage, task)?;
+    let inputs = query.exchanged(stage, task.share)?;
+    let own = own_partitions(&inputs, task)?;
     Ok(ExchangeReader::of_range(stage.0.into(), inputs, own))
 }
 
@@ -272,8 +276,8 @@ fn partitions_to_merge(
     stage: StageId,
     task: &TaskContext,
 ) -> Result<Vec<ExchangeReader>> {
-    let inputs = query.exchanged(stage)?;
-    let own = own_partitions(&inputs, stage, task)?;
+    let inputs = query.exchanged(stage, task.share)?;
+    let own = own_partitions(&inputs, task)?;
     let rows: u64 = inputs.iter().flat_map(|i| own.clone().map(|p| i.rows(p))).sum();
     if query.is_isolated() && rows <= MERGED_AT_ONCE_ROWS {
         return Ok(vec![ExchangeReader::of_range(stage.0.into(), inputs, own)]);

@@ -156,6 +156,13 @@ pub enum Event {
         query: QueryId,
         split: StageSplit,
     },
+    /// A stage of which no task has started gets another number of tasks. Comes before the end of the task that made
+    /// it necessary.
+    StageResized {
+        query: QueryId,
+        stage: StageId,
+        tasks: u32,
+    },
     QueryCancelled {
         query: QueryId,
     },

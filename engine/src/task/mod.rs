@@ -7,9 +7,11 @@
 pub mod pipeline;
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use dovetail_planner::pipeline::Share;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
@@ -109,6 +111,8 @@ pub struct TaskContext {
     pub partition: usize,
     /// Tasks in the branch.
     pub partitions: usize,
+    /// What it reads of a partitioned join, if the tasks of its branch do not share that evenly.
+    pub share: Option<Share>,
     /// Number of the plan operator that is opened, for its counters.
     pub operator: u32,
     pub query: Arc<QueryContext>,
@@ -117,7 +121,20 @@ pub struct TaskContext {
 impl TaskContext {
     /// Task `partition` of `partitions` of a query, for an operator that counts nothing.
     pub fn new(partition: usize, partitions: usize, query: Arc<QueryContext>) -> Self {
-        TaskContext { number: partition, partition, partitions, operator: u32::MAX, query }
+        TaskContext { number: partition, partition, partitions, share: None, operator: u32::MAX, query }
+    }
+
+    /// Those of `all` hash partitions that belong to the task: its share, or the next ones to each task, equally many.
+    pub fn own_partitions(&self, all: usize) -> Result<Range<usize>> {
+        if let Some(share) = self.share {
+            return Ok(share.first as usize..share.end as usize);
+        }
+        if !all.is_multiple_of(self.partitions) {
+            let tasks = self.partitions;
+            return Err(EngineError::internal(format!("{tasks} tasks share {all} partitions")));
+        }
+        let each = all / self.partitions;
+        Ok(self.partition * each..(self.partition + 1) * each)
     }
 
     /// The same task, for another operator.

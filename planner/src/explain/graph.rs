@@ -66,7 +66,7 @@ fn source(source: &Source) -> String {
         }
         Source::Recursive { recursive, .. } => format!("Recursive {}", recursive.id),
         Source::WorkTable { id } => format!("WorkTable {id}"),
-        Source::Exchange { stage } => format!("Exchange from stage {}", stage.0),
+        Source::Exchange { stage, .. } => format!("Exchange from stage {}", stage.0),
         Source::Nothing => "Nothing".into(),
     }
 }

@@ -9,10 +9,12 @@ mod bind;
 mod hold;
 mod in_memory;
 mod replay;
+mod shares;
 mod split;
 
 pub use hold::hold_build_rows;
 pub use in_memory::reads_memory;
+pub use shares::{Share, can_share, hot_tasks, share_at_join};
 pub use split::{Split, split_at_join};
 
 use arrow::datatypes::SchemaRef;
@@ -111,9 +113,11 @@ pub enum Source {
     WorkTable {
         id: u32,
     },
-    /// Hash partition `i` of rows (an earlier [`Sink::HashPartition`]), as they are.
+    /// Hash partitions of rows (an earlier [`Sink::HashPartition`]), as they are: those of `shares`, by task, or
+    /// equally many to each task if there are none.
     Exchange {
         stage: StageId,
+        shares: Vec<Share>,
     },
     /// No rows: for stages whose sink takes what it needs from an earlier stage as a whole.
     Nothing,

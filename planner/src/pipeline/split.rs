@@ -60,7 +60,7 @@ pub fn split_at_join(
             // The steps from the join on are the same in every branch.
             branches.push(Branch {
                 tasks,
-                source: Source::Exchange { stage: front },
+                source: Source::Exchange { stage: front, shares: vec![] },
                 source_schema: schema.clone(),
                 source_operator: NO_OPERATOR,
                 steps: branch.steps[join..].to_vec(),
@@ -98,7 +98,7 @@ fn reads(branch: &Branch, from: StageId) -> bool {
         | Source::AggregateSingle { stage, .. }
         | Source::SortMerge { stage, .. }
         | Source::Window { stage, .. }
-        | Source::Exchange { stage } => *stage == from,
+        | Source::Exchange { stage, .. } => *stage == from,
         Source::Scan(_)
         | Source::Values(_)
         | Source::Recursive { .. }

@@ -373,20 +373,19 @@ impl Driver {
         counts: &[OperatorCounts],
     ) {
         let is_wanted = self.scheduler.is_wanted(id, output, worker);
-        let mut splits = vec![];
+        let mut change = None;
         if is_wanted && let Some(query) = self.queries.get_mut(&id) {
             let context = &query.asked.context;
             context.metrics.add(counts);
             context.tasks_done.fetch_add(1, Ordering::Relaxed);
             let scheduler = &self.scheduler;
             let slots = self.slots.load(Ordering::Relaxed);
-            let change = query.reported(output, report, slots, |stage| scheduler.can_split(id, stage));
-            if !change.stages.is_empty() {
-                let more: u32 = change.splits.iter().map(|s| s.front.tasks).sum();
-                query.asked.context.tasks.fetch_add(more.into(), Ordering::Relaxed);
-                self.tell_changed(id, output.task.stage, &change.stages);
+            change = query.reported(output, report, slots, |stage| scheduler.can_split(id, stage));
+            if let Some(change) = &change {
+                let tasks = query.stages.iter().map(|s| u64::from(s.tasks)).sum();
+                query.asked.context.tasks.store(tasks, Ordering::Relaxed);
+                self.tell_changed(id, change.build, &change.stages);
             }
-            splits = change.splits;
         }
         if is_wanted
             && worker != HOME
@@ -394,8 +393,13 @@ impl Driver {
         {
             query.record_finished(output);
         }
-        for split in splits {
-            self.tell(Event::StageSplit { query: id, split });
+        if let Some(change) = change {
+            for split in change.splits {
+                self.tell(Event::StageSplit { query: id, split });
+            }
+            for (stage, tasks) in change.resized {
+                self.tell(Event::StageResized { query: id, stage, tasks });
+            }
         }
         self.tell(Event::TaskFinished { query: id, output, worker });
     }

@@ -10,7 +10,9 @@ use dovetail_engine::query::placed::Report;
 use dovetail_engine::scheduler::events::{OutputId, StageShape, StageSplit};
 use dovetail_engine::session::cluster::ClusterQuery;
 use dovetail_planner::graph::StageId;
-use dovetail_planner::pipeline::{QueryStage, Sink, hold_build_rows, split_at_join};
+use dovetail_planner::pipeline::{
+    QueryStage, Sink, can_share, hold_build_rows, hot_tasks, share_at_join, split_at_join,
+};
 
 use super::messages::encode_plan;
 use crate::journal::QueryLog;
@@ -46,9 +48,12 @@ pub struct Query {
 }
 
 /// What a report changes of the graph.
-#[derive(Default)]
 pub struct Change {
+    /// The build side of the join at which stages change.
+    pub build: StageId,
     pub splits: Vec<StageSplit>,
+    /// Stages that have other tasks, and how many.
+    pub resized: Vec<(StageId, u32)>,
     /// Changed and new stages, in the order of their numbers as far as they are new.
     pub stages: Vec<QueryStage>,
 }
@@ -108,23 +113,49 @@ impl Query {
         mut report: Report,
         slots: u32,
         can_split: impl Fn(StageId) -> bool,
-    ) -> Change {
+    ) -> Option<Change> {
         let stage = output.task.stage;
-        let mut change = Change::default();
-        let is_build = matches!(self.stages[stage.0 as usize].work.sink, Sink::JoinBuild { .. });
-        if is_build {
-            match self.decided.get(&stage) {
-                Some(decided) => report.is_partitioned = *decided,
-                None => {
-                    self.decided.insert(stage, report.is_partitioned);
-                    if report.is_partitioned {
-                        change = self.split(stage, slots, can_split);
-                    }
-                }
+        match self.stages[stage.0 as usize].work.sink {
+            Sink::JoinBuild { .. } => {
+                let is_new = !self.decided.contains_key(&stage);
+                report.is_partitioned = *self.decided.entry(stage).or_insert(report.is_partitioned);
+                let must_split = is_new && report.is_partitioned;
+                self.reports.insert(output, Arc::new(report));
+                must_split.then(|| self.split(stage, slots, can_split)).filter(|c| !c.stages.is_empty())
+            }
+            Sink::HashPartition { .. } => {
+                self.reports.insert(output, Arc::new(report));
+                self.share(stage, can_split)
+            }
+            _ => {
+                self.reports.insert(output, Arc::new(report));
+                None
             }
         }
-        self.reports.insert(output, Arc::new(report));
-        change
+    }
+
+    /// Cuts hot partitions of a join's probe side among several tasks, once all of it is there.
+    fn share(&mut self, front: StageId, can_split: impl Fn(StageId) -> bool) -> Option<Change> {
+        let mut readers = self.stages.iter().filter_map(|stage| Some((stage, can_share(stage, front)?)));
+        let (stage, build) = readers.find(|(stage, _)| can_split(stage.id))?;
+        let tasks = self.stages[front.0 as usize].tasks;
+        let reports = self.reports.iter().filter(|(output, _)| output.task.stage == front);
+        // Of a task that has run again there is one for each attempt, all of the same rows.
+        let by_task: HashMap<u32, &Arc<Report>> =
+            reports.map(|(o, report)| (o.task.partition, report)).collect();
+        if by_task.len() != tasks as usize {
+            return None;
+        }
+        let mut rows = vec![0; PARTITIONS];
+        for report in by_task.values() {
+            rows.iter_mut().zip(&report.rows).for_each(|(sum, rows)| *sum += rows);
+        }
+        let shared = share_at_join(stage, front, &rows, tasks)?;
+        let (stage, hot) = (shared.id.0, hot_tasks(&shared));
+        tracing::info!(stage, tasks = shared.tasks, hot, "a hot partition is shared by several tasks");
+        self.stages[shared.id.0 as usize] = shared.clone();
+        let resized = vec![(shared.id, shared.tasks)];
+        Some(Change { build, splits: vec![], resized, stages: vec![shared] })
     }
 
     /// Tasks that share the partitions of a join whose build side is that of a stage: so few that each is worth its
@@ -173,7 +204,7 @@ impl Query {
             self.stages[number] = rest;
             self.stages.push(front);
         }
-        Change { splits, stages: changed.into_values().collect() }
+        Change { build, splits, resized: vec![], stages: changed.into_values().collect() }
     }
 
     /// The stages whose outputs a stage reads, each once.

@@ -16,6 +16,7 @@ mod restart;
 mod run;
 mod secured;
 mod server;
+mod skew;
 mod slow;
 mod spilling;
 mod tasks;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         workers::trials(),
         links::trials(),
         restart::trials(),
+        skew::trials(),
         slow::trials(),
         spilling::trials(),
         damage::trials(),

@@ -50,14 +50,14 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A query on its way.
-struct Asked {
+pub struct Asked {
     answer: Receiver<Result<QueryResult, EngineError>>,
     /// What the person at the client has been told meanwhile.
     told: Arc<Mutex<Vec<String>>>,
 }
 
 /// Asks a server, from a thread of its own.
-fn ask(processes: &Processes, sql: &str) -> Result<Asked, String> {
+pub fn ask(processes: &Processes, sql: &str) -> Result<Asked, String> {
     let address = processes.url().parse().map_err(|e| format!("{e}"))?;
     let session = RemoteSession::connect(&address, &Security::default()).map_err(|e| e.to_string())?;
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -76,7 +76,7 @@ fn ask(processes: &Processes, sql: &str) -> Result<Asked, String> {
     Ok(Asked { answer, told })
 }
 
-fn outcome(asked: &Asked) -> Result<Outcome, String> {
+pub fn outcome(asked: &Asked) -> Result<Outcome, String> {
     match asked.answer.recv_timeout(HANGS) {
         Ok(Ok(result)) => Ok(Outcome::Answered(data::text(&result))),
         Ok(Err(error)) => Ok(Outcome::Failed(error)),

@@ -31,6 +31,11 @@ pub struct Processes {
 impl Processes {
     /// A server with so many workers of one thread each, which have joined.
     pub fn start(workers: usize, with_state: bool) -> Result<Processes, String> {
+        Self::start_with(workers, with_state, &[])
+    }
+
+    /// [`Self::start`] with more options of the workers.
+    pub fn start_with(workers: usize, with_state: bool, options: &[&str]) -> Result<Processes, String> {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         // A port that is free now; who takes it in between fails the test by name.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
@@ -38,8 +43,10 @@ impl Processes {
         let server = server(&folder, address, with_state, 0)?;
         let mut all = Processes { address, folder, with_state, server, workers: vec![], starts: 1 };
         for number in 0..workers {
-            let words = ["worker", "--attached", "--threads", "1", "--scheduler", &all.url()];
-            let worker = process(&words.map(str::to_owned), &all.folder, &format!("worker-{number}"))?;
+            let url = all.url();
+            let words = ["worker", "--attached", "--threads", "1", "--scheduler", &url];
+            let words: Vec<String> = words.iter().chain(options).map(|&word| word.to_owned()).collect();
+            let worker = process(&words, &all.folder, &format!("worker-{number}"))?;
             all.workers.push(worker);
         }
         all.wait_for(" worker joins ", workers)?;
@@ -107,17 +114,20 @@ impl Processes {
     /// How often each task has ended at a worker, over all queries.
     pub fn ended(&self) -> BTreeMap<Task, usize> {
         let mut ended = BTreeMap::new();
-        for number in 0..self.workers.len() {
-            let log = self.folder.path().join(format!("worker-{number}.log"));
-            let text = fs::read_to_string(log).unwrap_or_default();
-            let lines = text.lines().filter(|l| l.contains("a task has ended"));
-            for line in lines {
-                if let (Some(stage), Some(task)) = (field(line, " stage="), field(line, " task=")) {
-                    *ended.entry((stage, task)).or_default() += 1;
-                }
-            }
+        for task in (0..self.workers.len()).flat_map(|worker| self.ended_at(worker)) {
+            *ended.entry(task).or_default() += 1;
         }
         ended
+    }
+
+    /// The tasks that have ended at a worker, one after the other.
+    pub fn ended_at(&self, worker: usize) -> impl Iterator<Item = Task> {
+        let log = self.folder.path().join(format!("worker-{worker}.log"));
+        let text = fs::read_to_string(log).unwrap_or_default();
+        let lines = text.lines().filter(|l| l.contains("a task has ended"));
+        let tasks: Vec<Task> =
+            lines.filter_map(|line| Some((field(line, " stage=")?, field(line, " task=")?))).collect();
+        tasks.into_iter()
     }
 }
 

@@ -36,8 +36,8 @@ const PROBE_NAME: &str = "the probe side of a join";
 /// Parts of a build partition are to be a quarter of what an operator may hold.
 const FAIR_SHARE_PART: u64 = 4;
 
-/// For `planner::pipeline::Transform::HashJoinProbe`. Opened by one task, or by tasks that share the partitions
-/// evenly, each with the probe rows of its partitions.
+/// For `planner::pipeline::Transform::HashJoinProbe`. Opened by one task, or by tasks that share the partitions, each
+/// with the probe rows of its own.
 pub fn partitioned_probe_factory(
     join: &HashJoin,
     probe_schema: &SchemaRef,
@@ -45,9 +45,6 @@ pub fn partitioned_probe_factory(
     build: Arc<PartitionedBuild>,
     tasks: usize,
 ) -> Result<Arc<dyn OperatorFactory>> {
-    if tasks == 0 || !PARTITIONS.is_multiple_of(tasks) {
-        return Err(EngineError::internal(format!("{tasks} tasks probe {PARTITIONS} partitions")));
-    }
     let join = join.clone();
     let (probe_schema, build_schema) = (probe_schema.clone(), build_schema.clone());
     Ok(Arc::new(Factory { join, probe_schema, build_schema, build, tasks }))
@@ -80,8 +77,7 @@ impl OperatorFactory for Factory {
                 level: Level::Partitions,
             }))
         } else {
-            let each = PARTITIONS / self.tasks;
-            let own = task.partition * each..(task.partition + 1) * each;
+            let own = task.own_partitions(PARTITIONS)?;
             match probing.load(ExchangeReader::of_range(0, outputs, own), 0)? {
                 Loaded::Table(table) => State::Table(probing.open(*table)?),
                 Loaded::Parts(parts) => State::Parts(parts),

@@ -90,6 +90,20 @@ pub fn split(rng: &mut Rng, shape: &GraphShape, build: StageId, probe: StageId) 
     StageSplit { stage: probe, front: old.clone(), rest }
 }
 
+/// A stage that reads hash partitions of another, and that may have any number of tasks.
+pub fn resizable(shape: &GraphShape, read: StageId) -> Option<StageId> {
+    let is_forward = |edge: &Edge| edge.kind == EdgeKind::Forward;
+    let ids = (0..shape.stages.len() as u32).map(StageId);
+    ids.zip(&shape.stages).find_map(|(id, stage)| {
+        let reads_it = stage.inputs.contains(&Edge { from: read, kind: EdgeKind::Hash });
+        let feeds_forward =
+            shape.stages.iter().flat_map(|s| &s.inputs).any(|e| e.from == id && is_forward(e));
+        let is_free = stage.tasks > 0 && !feeds_forward && !stage.inputs.iter().any(is_forward);
+        let gathers = stage.inputs.iter().any(|e| matches!(e.kind, EdgeKind::Gather | EdgeKind::Merge));
+        (reads_it && is_free && !gathers && stage.place == Place::Anywhere).then_some(id)
+    })
+}
+
 /// Stages that only stages without tasks read, or such as are themselves read by nobody: once they are gone they are
 /// never needed again.
 pub fn unread_stages(shape: &GraphShape) -> BTreeSet<StageId> {

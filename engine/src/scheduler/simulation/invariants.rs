@@ -161,6 +161,10 @@ impl Watch {
                 seen.shape.stages[split.stage.0 as usize] = split.rest.clone();
                 seen.shape.stages.push(split.front.clone());
             }
+            Event::StageResized { query, stage, tasks } => {
+                let seen = self.queries.get_mut(query).expect("the driver resizes stages of what runs");
+                seen.shape.stages[stage.0 as usize].tasks = *tasks;
+            }
             Event::QueryCancelled { query } => {
                 self.queries.get_mut(query).into_iter().for_each(|q| q.cancelled = true);
             }

@@ -33,7 +33,7 @@ use super::state::PlantedBug;
 const SEEDS: u64 = if cfg!(debug_assertions) { 4_000 } else { 10_000 };
 
 /// A planted defect must be found within so many.
-const SEEDS_PLANTED: u64 = 1_000;
+const SEEDS_PLANTED: u64 = 20_000;
 
 /// One schedule, or for a long night how many.
 const SEED_VARIABLE: &str = "DOVETAIL_SIMULATION_SEED";

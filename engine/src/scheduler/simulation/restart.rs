@@ -47,6 +47,10 @@ pub enum Record {
         build: StageId,
         probe: StageId,
     },
+    Resized {
+        query: QueryId,
+        before: GraphShape,
+    },
 }
 
 impl Life {
@@ -56,7 +60,9 @@ impl Life {
 
     pub fn forget(&mut self, query: QueryId) {
         self.log.retain(|record| match record {
-            Record::Finished { query: q, .. } | Record::Split { query: q, .. } => *q != query,
+            Record::Finished { query: q, .. }
+            | Record::Split { query: q, .. }
+            | Record::Resized { query: q, .. } => *q != query,
         });
     }
 }
@@ -173,6 +179,10 @@ impl World {
             match self.life.log.pop() {
                 Some(Record::Split { query, before, build, probe }) => {
                     self.graphs.get_mut(&query).expect("it has not ended").0.splits.insert(build, probe);
+                    self.watch.orphaned.get_mut(&query).expect("it has not ended").shape = before;
+                    torn.insert(query);
+                }
+                Some(Record::Resized { query, before }) => {
                     self.watch.orphaned.get_mut(&query).expect("it has not ended").shape = before;
                     torn.insert(query);
                 }

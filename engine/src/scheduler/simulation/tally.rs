@@ -26,6 +26,7 @@ pub const ALL: &[&str] = &[
     "a worker was dismissed",
     "a worker fell silent",
     "a stage was split",
+    "a stage was resized",
     "an attempt was cancelled",
     "an output was discarded",
     "a task was run again",
@@ -48,6 +49,7 @@ impl Tally {
             Event::WorkerLost { .. } => Some("a worker was lost"),
             Event::WorkerLeaving { .. } => Some("a worker was leaving"),
             Event::StageSplit { .. } => Some("a stage was split"),
+            Event::StageResized { .. } => Some("a stage was resized"),
             Event::QueryRestored { restored, .. } => {
                 self.count_restored(restored, actions);
                 Some("a query was restored")

@@ -3,11 +3,11 @@
 //! What happens next is the earliest in one queue of happenings; all chance comes from the seed. Connections keep
 //! the order of their messages; how long each takes, and whether it comes twice, is chance. The driver does what a
 //! driver has to: it tells each worker of its tasks where their inputs are, asks the scheduler before it reports a
-//! split, submits a query again that could not be replayed, and ends queries everywhere.
+//! split or other tasks of a stage, submits a query again that could not be replayed, and ends queries everywhere.
 
 use std::collections::BTreeMap;
 
-use super::super::events::{Action, Cause, Event, QueryId, WorkerId};
+use super::super::events::{Action, Cause, Event, OutputId, QueryId, WorkerId};
 use super::super::state::{PlantedBug, Scheduler};
 use super::faults::{Blow, Faults};
 use super::graph::{self, Graph};
@@ -25,6 +25,8 @@ const HEARTBEAT_MS: u64 = 1_000;
 const TICK_MS: u64 = 500;
 /// How often a query is submitted that cannot be replayed.
 const SUBMITTED_MAX: u32 = 4;
+/// How often rows turn out to be unevenly shared when one of the tasks ends that make them.
+const RESIZED_PERCENT: u64 = 4;
 pub(super) const HOME: WorkerId = WorkerId(0);
 pub(super) const HOME_SLOTS: u32 = 2;
 
@@ -235,11 +237,28 @@ impl World {
                 self.life.record(Record::Split { query, before, build: output.task.stage, probe });
                 self.tell(Event::StageSplit { query, split });
             }
+            self.resize_a_reader(query, output, worker);
             if worker != HOME && self.scheduler.is_wanted(query, output, worker) {
                 self.life.record(Record::Finished { query, output });
             }
         }
         self.tell(event);
+    }
+
+    /// The rows that a stage reads may turn out to be unevenly shared: then it gets other tasks.
+    fn resize_a_reader(&mut self, query: QueryId, output: OutputId, worker: WorkerId) {
+        let Some(seen) = self.watch.queries.get(&query) else { return };
+        let Some(stage) = graph::resizable(&seen.shape, output.task.stage) else { return };
+        if !self.scheduler.is_wanted(query, output, worker)
+            || !self.scheduler.can_split(query, stage)
+            || !self.rng.percent(RESIZED_PERCENT)
+        {
+            return;
+        }
+        let before = seen.shape.clone();
+        let tasks = self.rng.within(1..6) as u32;
+        self.life.record(Record::Resized { query, before });
+        self.tell(Event::StageResized { query, stage, tasks });
     }
 
     /// Tells the scheduler, holds its answers against the invariants, and carries them out.

@@ -122,6 +122,9 @@ impl Scheduler {
             Event::StageSplit { query, split } => {
                 self.with_query(query, actions, |q, _| q.split(split));
             }
+            Event::StageResized { query, stage, tasks } => {
+                self.with_query(query, actions, |q, _| q.resize(stage, tasks));
+            }
             Event::QueryCancelled { query } => {
                 self.with_query(query, actions, |q, cx| q.stop(Cause::Cancelled, cx));
             }
@@ -142,7 +145,7 @@ impl Scheduler {
         self.queries.get(&query).is_some_and(|q| q.is_wanted(output, worker))
     }
 
-    /// Whether the stage may still be split: none of its tasks was ever started.
+    /// Whether the stage may still be split or get other tasks: none of its tasks was ever started.
     pub fn can_split(&self, query: QueryId, stage: StageId) -> bool {
         self.queries.get(&query).is_some_and(|q| q.can_split(stage))
     }

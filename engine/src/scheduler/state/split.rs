@@ -1,4 +1,5 @@
-//! A stage that waits is taken apart: a new stage takes over everything that it waits for, and it waits for that.
+//! A stage that waits is taken apart: a new stage takes over everything that it waits for, and it waits for that. Or
+//! it gets another number of tasks.
 //!
 //! What always holds: the stage's number, and whoever reads it, stay the same; none of its tasks was ever
 //! started, so no attempt of theirs can be mistaken for one of the tasks that it has from now on.
@@ -23,6 +24,18 @@ impl Query {
             && stage.forward_inputs == 0
             && self.histories.range(first..=last).next().is_none()
             && self.running.range(attempts).next().is_none()
+    }
+
+    /// Gives a stage that waits so many tasks, at least one. Nothing reads or feeds it by forward edges.
+    pub fn resize(&mut self, id: StageId, tasks: u32) {
+        if self.stopping.is_some() {
+            return;
+        }
+        assert!(self.can_split(id), "stage {} is resized although it does not wait", id.0);
+        let old = &mut self.stages[id.0 as usize];
+        assert!(tasks > 0 && old.tasks() > 0, "stage {} has no tasks", id.0);
+        old.phases = vec![Phase::Waiting; tasks as usize];
+        (old.unfinished, old.missing) = (tasks, tasks);
     }
 
     /// Puts a new stage before one that waits. Neither has forward edges.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use dovetail_engine::query::placed::Report;
 use dovetail_engine::scheduler::events::{Attempt, Event, GraphShape, OutputId, QueryId, Restored, WorkerId};
-use dovetail_planner::graph::{StageId, TaskGraph};
-use dovetail_planner::pipeline::{QueryStage, Sink};
+use dovetail_planner::graph::{StageId, TaskGraph, TaskId};
+use dovetail_planner::pipeline::{QueryStage, Sink, Source};
 
 use super::{Driver, Orphan};
 use crate::cluster::messages;
@@ -216,8 +216,8 @@ impl Driver {
     }
 }
 
-/// Build stages of which it is not known whether they stay partitioned, and stages that read them: what is there of
-/// them may not fit what is decided now.
+/// Build stages of which it is not known whether they stay partitioned, stages that read them, and stages of which it
+/// is not known how they share what they read: what is there of them may not fit what is decided now.
 fn open_stages(unfinished: &Unfinished) -> BTreeSet<StageId> {
     let undecided = |stage: &QueryStage| {
         matches!(stage.work.sink, Sink::JoinBuild { .. }) && !unfinished.decided.contains_key(&stage.id)
@@ -226,5 +226,19 @@ fn open_stages(unfinished: &Unfinished) -> BTreeSet<StageId> {
         unfinished.stages.iter().filter(|s| undecided(s)).map(|s| s.id).collect();
     let reads = |stage: &&QueryStage| stage.inputs.iter().any(|e| undecided.contains(&e.from));
     let readers: Vec<StageId> = unfinished.stages.iter().filter(reads).map(|s| s.id).collect();
-    undecided.into_iter().chain(readers).collect()
+    let unshared = unfinished.stages.iter().filter(|s| !is_shared_out(s, unfinished)).map(|s| s.id);
+    undecided.iter().copied().chain(readers).chain(unshared).collect()
+}
+
+/// Whether everything is recorded by which the tasks of a stage share out partitions.
+fn is_shared_out(stage: &QueryStage, unfinished: &Unfinished) -> bool {
+    let is_recorded = |from: &StageId| {
+        let tasks = unfinished.stages.get(from.0 as usize).map_or(0, |s| s.tasks);
+        let mut all = (0..tasks).map(|partition| TaskId { stage: *from, partition });
+        all.all(|task| unfinished.recorded.contains_key(&task))
+    };
+    stage.work.branches.iter().all(|branch| match &branch.source {
+        Source::Exchange { stage, .. } => is_recorded(stage),
+        _ => true,
+    })
 }

@@ -1,0 +1,143 @@
+//! The tasks of a partitioned join share its partitions by their true sizes: a hot one gets several tasks.
+//!
+//! ```text
+//! evenly:   task ◀─ partitions 0..8      task ◀─ partitions 8..16       ...
+//! shares:   task ◀─ partitions 0..3      task ◀─ partition 3 of every second output on the probe side, all of it on
+//!                                                the build side; another task the same of the other outputs    ...
+//! ```
+//!
+//! What always holds: each probe row is in exactly one share, and the share's task has all build rows that it can
+//! match. That is right for joins that answer for each probe row by itself, and for no others.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Branch, QueryStage, Source, Transform};
+use crate::graph::StageId;
+
+/// What one task reads of a partitioned join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The partitions of both sides, from the first to before the end.
+    pub first: u32,
+    pub end: u32,
+    /// Of the probe side the outputs of those tasks whose number leaves `slice` when it is divided by `slices`.
+    pub slice: u32,
+    pub slices: u32,
+}
+
+impl Share {
+    /// Whether the share has the probe rows of a task's output.
+    pub fn has_output(&self, task: u32) -> bool {
+        task % self.slices == self.slice
+    }
+}
+
+/// A partition is hot if it has more than so many times the rows that a task has on average.
+const HOT_TIMES_MEAN: u64 = 2;
+
+/// Fewer rows are not worth a task that reads the build side's partition once more.
+const HOT_ROWS_MIN: u64 = 1 << 16;
+
+/// The build side of the join that a stage's tasks share the partitions of `front` for. None if the stage does not join
+/// them first of all, if the join answers for its build side, or if they are shared out already.
+pub fn can_share(stage: &QueryStage, front: StageId) -> Option<StageId> {
+    stage.work.branches.iter().find_map(|branch| build_of(branch, front))
+}
+
+fn build_of(branch: &Branch, front: StageId) -> Option<StageId> {
+    match (&branch.source, branch.steps.first().map(|s| &s.transform)) {
+        (Source::Exchange { stage, shares }, Some(Transform::HashJoinProbe { build, join, .. }))
+            if *stage == front && shares.is_empty() && !join.kind.emits_build_at_end() =>
+        {
+            Some(*build)
+        }
+        _ => None,
+    }
+}
+
+/// Shares out what a stage reads of the stage `front`, which has so many `rows` in each partition. None if it cannot
+/// be, or if nothing is hot.
+pub fn share_at_join(stage: &QueryStage, front: StageId, rows: &[u64], outputs: u32) -> Option<QueryStage> {
+    let number = stage.work.branches.iter().position(|branch| build_of(branch, front).is_some())?;
+    let shares = shares_of(rows, stage.work.branches[number].tasks, outputs)?;
+    let mut stage = stage.clone();
+    let branch = &mut stage.work.branches[number];
+    branch.tasks = shares.len() as u32;
+    branch.source = Source::Exchange { stage: front, shares };
+    stage.tasks = stage.work.branches.iter().map(|b| b.tasks).sum();
+    Some(stage)
+}
+
+/// The tasks of a stage that have a part of a partition, for the log: numbers with commas between them.
+pub fn hot_tasks(stage: &QueryStage) -> String {
+    let mut hot = vec![];
+    let mut first = 0;
+    for branch in &stage.work.branches {
+        if let Source::Exchange { shares, .. } = &branch.source {
+            hot.extend((first..).zip(shares).filter(|(_, s)| s.slices > 1).map(|(task, _)| task.to_string()));
+        }
+        first += branch.tasks;
+    }
+    hot.join(",")
+}
+
+/// The shares of partitions that `tasks` would share evenly, hot ones cut into slices. None if there are none.
+fn shares_of(rows: &[u64], tasks: u32, outputs: u32) -> Option<Vec<Share>> {
+    let mean = rows.iter().sum::<u64>() / u64::from(tasks.max(1));
+    let hot_from = (mean * HOT_TIMES_MEAN).max(HOT_ROWS_MIN);
+    let slices = |partition: usize| match rows[partition] > hot_from {
+        true => {
+            u32::try_from(rows[partition].div_ceil(mean.max(HOT_ROWS_MIN))).unwrap_or(u32::MAX).min(outputs)
+        }
+        false => 1,
+    };
+    let each = rows.len() / tasks.max(1) as usize;
+    let mut shares: Vec<Share> = vec![];
+    for partition in 0..rows.len() {
+        let (first, slices) = (partition as u32, slices(partition));
+        let is_next = each > 0 && !partition.is_multiple_of(each);
+        match shares.last_mut() {
+            Some(last) if is_next && slices == 1 && last.slices == 1 => last.end = first + 1,
+            _ => shares.extend((0..slices).map(|slice| Share { first, end: first + 1, slice, slices })),
+        }
+    }
+    shares.iter().any(|s| s.slices > 1).then_some(shares)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROWS: u64 = 1 << 20;
+
+    #[test]
+    fn even_partitions_are_shared_evenly() {
+        assert_eq!(shares_of(&[ROWS; 64], 8, 12), None);
+        assert_eq!(shares_of(&[0; 64], 8, 12), None);
+        // Hot, but small.
+        let mut rows = [0; 64];
+        rows[3] = HOT_ROWS_MIN;
+        assert_eq!(shares_of(&rows, 8, 12), None);
+    }
+
+    #[test]
+    fn a_hot_partition_is_cut_and_every_row_is_in_one_share() {
+        let mut rows = [ROWS / 63; 64];
+        rows[11] = ROWS;
+        for (tasks, outputs) in [(8, 12), (8, 2), (64, 100), (1, 1), (2, 3)] {
+            let Some(shares) = shares_of(&rows, tasks, outputs) else {
+                assert_eq!((tasks, outputs), (1, 1));
+                continue;
+            };
+            for partition in 0..64 {
+                for output in 0..outputs {
+                    let is_in = |s: &&Share| (s.first..s.end).contains(&partition) && s.has_output(output);
+                    assert_eq!(shares.iter().filter(is_in).count(), 1, "{partition} {output}: {shares:?}");
+                }
+            }
+            let slices = shares.iter().filter(|s| s.first == 11).count() as u32;
+            assert!((2..=outputs.min(tasks)).contains(&slices), "{tasks} {outputs}: {shares:?}");
+            assert!(shares.len() as u32 <= 2 * tasks + 2, "{tasks} {outputs}: {shares:?}");
+        }
+    }
+}
