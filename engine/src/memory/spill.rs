@@ -46,6 +46,11 @@ impl SpillSpace {
         self.shared.store.lock().as_ref().map_or(0, SpillStore::files_alive)
     }
 
+    /// About the bytes that can be spilled yet; none if nothing was spilled so far.
+    pub fn room_bytes(&self) -> Option<u64> {
+        self.shared.store.lock().as_ref().map(SpillStore::room_bytes)
+    }
+
     /// A place for a query's files.
     pub fn query(&self) -> QuerySpill {
         QuerySpill { space: self.clone(), store: Mutex::default() }

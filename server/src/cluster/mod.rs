@@ -15,6 +15,7 @@
 //! was only in this process does not survive: tables in memory and queries over them, queries that ran here because
 //! no worker was there, tickets that were not used yet, rows that a client was fetching (they are computed again).
 
+mod admission;
 mod driver;
 pub(crate) mod messages;
 mod queries;

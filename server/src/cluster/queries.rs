@@ -43,6 +43,8 @@ pub struct Query {
     /// Attempts that have failed, for messages.
     pub failed_attempts: u32,
     pub is_cancelled: bool,
+    /// There was no room for it when its turn came.
+    pub has_waited: bool,
     /// If the query survives the end of this process.
     pub log: Option<Arc<QueryLog>>,
 }
@@ -70,8 +72,15 @@ impl Query {
             failure: None,
             failed_attempts: 0,
             is_cancelled: false,
+            has_waited: false,
             log,
         }
+    }
+
+    /// Answers the one who has asked.
+    pub fn answer(self, answer: dovetail_engine::Result<Vec<Arc<KeptRows>>>) {
+        // It may be gone.
+        let _ = self.reply.send(answer);
     }
 
     /// Puts a query that another process has begun where it was.

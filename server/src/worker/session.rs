@@ -194,6 +194,7 @@ async fn stay(
                 let heartbeat = control::Heartbeat {
                     memory_used_bytes: surroundings.memory.used_bytes() as u64,
                     spilled_bytes: surroundings.memory.spilled_bytes(),
+                    spill_room_bytes: surroundings.spill.room_bytes(),
                 };
                 // A full queue: the scheduler hears the messages that fill it.
                 let _ = outbound.try_send(say(worker_message::Message::Heartbeat(heartbeat)));

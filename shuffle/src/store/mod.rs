@@ -97,6 +97,11 @@ impl SpillStore {
         self.places.places.iter().map(|p| p.used_bytes.load(Ordering::Relaxed)).sum()
     }
 
+    /// About the bytes that its directories take yet, by their quotas and their disks.
+    pub fn room_bytes(&self) -> u64 {
+        self.places.places.iter().map(Place::room_bytes).fold(0, u64::saturating_add)
+    }
+
     /// Files of this process that are not deleted yet.
     pub fn files_alive(&self) -> usize {
         self.places.files_alive.load(Ordering::Relaxed)
@@ -135,6 +140,15 @@ impl Place {
         let quota = self.quota_bytes.unwrap_or(u64::MAX);
         let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= quota);
         self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    fn room_bytes(&self) -> u64 {
+        let of_quota =
+            self.quota_bytes.unwrap_or(u64::MAX).saturating_sub(self.used_bytes.load(Ordering::Relaxed));
+        // A directory that cannot be looked at is found out when it is written to.
+        let of_disk = rustix::fs::statvfs(&self.dir)
+            .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        of_quota.min(of_disk)
     }
 
     fn release(&self, bytes: u64) {

@@ -5,6 +5,7 @@
 //! recovery switched off the same run fails ([`run::Outcome::Failed`]); a run that ended before its fault came is
 //! run again. `cargo test --workspace --test cluster -- stopped` runs what has `stopped` in its name.
 
+mod crowd;
 mod damage;
 mod data;
 mod full_disks;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         losses::trials(),
         workers::trials(),
         links::trials(),
+        crowd::trials(),
         restart::trials(),
         skew::trials(),
         slow::trials(),
