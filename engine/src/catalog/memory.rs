@@ -52,8 +52,13 @@ impl Memory {
         self.tables.len() + self.views.len()
     }
 
+    /// What is counted of a table's memory; nothing if there is none of that name.
+    pub fn charged_bytes(&self, name: &str) -> usize {
+        self.tables.get(name).iter().flat_map(|t| &t.charges).map(Charge::bytes).sum()
+    }
+
     /// What is counted of all tables' memory.
-    pub fn charged_bytes(&self) -> usize {
+    pub fn charged_bytes_of_all(&self) -> usize {
         self.tables.values().flat_map(|t| &t.charges).map(Charge::bytes).sum()
     }
 

@@ -114,9 +114,9 @@ impl Catalog {
         }
     }
 
-    /// Temporary tables and views for another session.
-    pub fn temporary(&self) -> Arc<TemporaryTables> {
-        self.temporary.begin()
+    /// Temporary tables and views for another session, which may hold so much.
+    pub fn temporary(&self, bytes_max: usize) -> Arc<TemporaryTables> {
+        self.temporary.begin(bytes_max)
     }
 
     /// All tables that can be read, and all views. Footers are read at the first call and when a file

@@ -4,7 +4,7 @@
 //! temporary table's number is the number of its session, so that a number says where the rows are; shared tables
 //! have nothing there.
 //!
-//! What always holds: a session has at most [`TEMPORARY_MAX`] of them; nobody finds another's by name; all of them and
+//! What always holds: a session has at most [`TEMPORARY_MAX`] of them, in so much memory as it was given; nobody finds another's by name; all of them and
 //! the memory that is counted for them go with the session.
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use super::memory::{Memory, MemoryData};
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
-use crate::memory::Charge;
+use crate::memory::{Charge, readable};
 
 /// Temporary tables and views of one session.
 pub const TEMPORARY_MAX: usize = 1000;
@@ -39,12 +39,13 @@ struct Sessions {
 pub struct TemporaryTables {
     session: u32,
     memory: RwLock<Memory>,
+    bytes_max: usize,
     sessions: Arc<TemporarySessions>,
 }
 
 impl TemporarySessions {
-    /// The tables of another session; none yet.
-    pub fn begin(self: &Arc<Self>) -> Arc<TemporaryTables> {
+    /// The tables of another session, which may hold so much; none yet.
+    pub fn begin(self: &Arc<Self>, bytes_max: usize) -> Arc<TemporaryTables> {
         let mut sessions = self.0.lock();
         // Numbers come again after four billion sessions; nothing has one twice at a time.
         let mut session = sessions.last;
@@ -58,6 +59,7 @@ impl TemporarySessions {
         let tables = Arc::new(TemporaryTables {
             session,
             memory: RwLock::new(Memory::numbered_after(u64::from(session) << TABLE_BITS)),
+            bytes_max,
             sessions: self.clone(),
         });
         sessions.all.insert(session, Arc::downgrade(&tables));
@@ -103,6 +105,8 @@ impl TemporaryTables {
     ) -> Result<()> {
         let mut memory = self.memory.write();
         check_room(&memory, name)?;
+        let replaced = if replace { memory.charged_bytes(name) } else { 0 };
+        self.check_bytes(memory.charged_bytes_of_all() - replaced, &charge)?;
         memory.create(name, schema, batches, replace)?;
         memory.charge(name, charge);
         Ok(())
@@ -118,6 +122,7 @@ impl TemporaryTables {
     /// Adds rows, which are counted by `charge`, to a table; returns how many.
     pub fn insert(&self, name: &str, batches: Vec<Batch>, charge: Charge) -> Result<u64> {
         let mut memory = self.memory.write();
+        self.check_bytes(memory.charged_bytes_of_all(), &charge)?;
         let rows = memory.insert(name, batches)?;
         memory.charge(name, charge);
         Ok(rows)
@@ -140,7 +145,20 @@ impl TemporaryTables {
 
     /// What is counted of the tables' memory.
     pub fn bytes(&self) -> usize {
-        self.memory.read().charged_bytes()
+        self.memory.read().charged_bytes_of_all()
+    }
+
+    fn check_bytes(&self, held: usize, more: &Charge) -> Result<()> {
+        let wanted = held + more.bytes();
+        match wanted > self.bytes_max {
+            true => Err(EngineError::Resources(format!(
+                "the session's temporary tables would hold {} of memory, and may hold {}, a part of the memory limit; \
+                 drop some, or raise --memory-limit",
+                readable(wanted as u64),
+                readable(self.bytes_max as u64)
+            ))),
+            false => Ok(()),
+        }
     }
 }
 

@@ -53,6 +53,9 @@ use running::Running;
 use settings::Settings;
 pub use statement::{Cancellation, Effect, Statement};
 
+/// The temporary tables of one session may hold this part of the memory limit: the half, so that queries go on.
+const TEMPORARY_TABLES_PART: usize = 2;
+
 /// A client's view of a database: tables, threads, and statements run over them, which it shares with the other
 /// sessions of the database; temporary tables and settings, which are its own.
 pub struct Session {
@@ -203,11 +206,12 @@ impl Session {
             SchedulerKind::Synchronous => None,
         };
         let limit = options.memory_limit.unwrap_or_default();
+        let memory = Governor::new(limit.bytes(), options.spill);
         Ok(Session {
-            temporary: catalog.temporary(),
+            temporary: temporary_tables(&catalog, &memory),
             settings: Settings::default(),
             catalog: Arc::new(catalog),
-            memory: Governor::new(limit.bytes(), options.spill),
+            memory,
             spill: SpillSpace::open(&options.spill_directories)?,
             options,
             pool,
@@ -222,7 +226,7 @@ impl Session {
     /// ends the database, and so must not be dropped on a thread of a runtime.
     pub fn connect(&self) -> Session {
         Session {
-            temporary: self.catalog.temporary(),
+            temporary: temporary_tables(&self.catalog, &self.memory),
             settings: Settings::default(),
             catalog: self.catalog.clone(),
             options: self.options.clone(),
@@ -369,6 +373,11 @@ impl QueryResult {
     pub fn rows(&self) -> u64 {
         self.batches.iter().map(|b| b.num_rows() as u64).sum()
     }
+}
+
+/// Those of another session.
+fn temporary_tables(catalog: &Catalog, memory: &Governor) -> Arc<TemporaryTables> {
+    catalog.temporary(memory.limit_bytes() / TEMPORARY_TABLES_PART)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -356,13 +356,15 @@ impl Binder<'_> {
         Ok(Bound::CreateTable { name, schema, options })
     }
 
-    fn create_view(&self, view: ast::CreateView) -> Result<Bound> {
+    fn create_view(&self, mut view: ast::CreateView) -> Result<Bound> {
         if parameters::count_in(&view.query)? > 0 {
             return Err(PlanError::unsupported("A parameter in a view", "Write the value."));
         }
         let name = object_key(&view.name);
         let ast::CreateView { if_not_exists, or_replace, temporary, .. } = view;
         let options = Create { if_not_exists, or_replace, temporary };
+        // datafusion-sql does not take it.
+        view.if_not_exists = false;
         let columns: Vec<String> = view.columns.iter().map(|c| c.name.to_string()).collect();
         let query = view.query.clone();
         // Planned for its errors alone; every use plans it again, against the catalog of that time.

@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 
 use crate::catalog::CatalogSnapshot;
 use crate::explain;
-use crate::sql::{self, Bound, DropKind};
+use crate::sql::{self, Bound, Create, DropKind};
 use crate::testing::{query, small};
 
 fn error(sql: &str) -> String {

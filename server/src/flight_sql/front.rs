@@ -16,6 +16,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::Instrument;
 
 use super::service::{Service, caller};
 use super::session_options::{self, CLOSED, CloseSessionResult};
@@ -116,7 +117,8 @@ impl FlightService for Front {
         mut request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let caller = self.caller(&mut request)?;
-        caller.answered(self.sql.get_flight_info(request).await.map_err(blamed))
+        let info = self.sql.get_flight_info(request).instrument(caller.span()).await;
+        caller.answered(info.map_err(blamed))
     }
 
     /// The whole answer at once: a query's plan is made soon, and its rows are computed when they are fetched.
@@ -126,7 +128,7 @@ impl FlightService for Front {
     ) -> Result<Response<PollInfo>, Status> {
         let caller = self.caller(&mut request)?;
         let whole = |info| PollInfo { info: Some(info), progress: Some(1.0), ..PollInfo::default() };
-        let info = self.sql.get_flight_info(request).await.map_err(blamed);
+        let info = self.sql.get_flight_info(request).instrument(caller.span()).await.map_err(blamed);
         caller.answered(info.map(|response| response.map(whole)))
     }
 
@@ -149,7 +151,7 @@ impl FlightService for Front {
             }
             _ => {
                 let caller = self.caller(&mut request)?;
-                let rows = FlightService::do_get(&self.sql, request).await;
+                let rows = FlightService::do_get(&self.sql, request).instrument(caller.span()).await;
                 caller.answered(rows.map(|r| r.map(|s| s as FlightStream)).map_err(blamed))
             }
         }
@@ -160,7 +162,7 @@ impl FlightService for Front {
         mut request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
         let caller = self.caller(&mut request)?;
-        let done = FlightService::do_put(&self.sql, request).await;
+        let done = FlightService::do_put(&self.sql, request).instrument(caller.span()).await;
         caller.answered(done.map(|r| r.map(|s| s as Self::DoPutStream)).map_err(blamed))
     }
 
@@ -176,7 +178,7 @@ impl FlightService for Front {
         mut request: Request<Action>,
     ) -> Result<Response<Self::DoActionStream>, Status> {
         let caller = self.caller(&mut request)?;
-        caller.answered(self.action(request, &caller).await)
+        caller.answered(self.action(request, &caller).instrument(caller.span()).await)
     }
 
     async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {

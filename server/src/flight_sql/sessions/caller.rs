@@ -44,6 +44,11 @@ impl Caller {
         Caller { identity, sessions, state: Arc::new(Mutex::new(State { found, cookie, passing: None })) }
     }
 
+    /// Names the user in what is logged on the way.
+    pub fn span(&self) -> tracing::Span {
+        tracing::warn_span!("call", user = &*self.identity.name)
+    }
+
     /// The session of the call's statements: the client's own, or one that lasts for the call.
     ///
     /// # Errors
