@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use dovetail_engine::memory::parse_spill_directory;
 use dovetail_engine::{MemoryLimit, SchedulerKind, SessionOptions, SpillDirectory};
+use dovetail_server::flight_sql::Limits;
 use dovetail_server::remote::ServerAddress;
 use dovetail_server::security::SecurityFiles;
 use dovetail_server::security::users::Role;
@@ -91,7 +92,7 @@ pub enum UserCommands {
 /// What a user of a server may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum UserRole {
-    /// Run queries
+    /// Run queries, with temporary tables and settings of its session
     ReadOnly,
     /// Make and drop tables too, and add rows
     ReadWrite,
@@ -133,10 +134,39 @@ pub struct ServerArgs {
     /// and is started again with it; without it they end with the server
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// The most rows that a query's result may have; sessions may lower it with SET max_result_rows
+    /// [default: any number]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_result_rows: Option<usize>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     #[command(flatten)]
     pub security: SecurityArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// What one user of a server may have at a time; those who show the token, or nothing, are one user together.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct LimitArgs {
+    /// Statements of one user that run at a time [default: 256, as of all users together]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_queries_per_user: Option<usize>,
+    /// Sessions of one user [default: 250; of all users together 1000]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_sessions_per_user: Option<usize>,
+}
+
+impl LimitArgs {
+    /// The server's own form of these bounds.
+    pub fn limits(self) -> Limits {
+        let usual = Limits::default();
+        Limits {
+            running_per_user: self.max_queries_per_user.unwrap_or(usual.running_per_user),
+            sessions_per_user: self.max_sessions_per_user.unwrap_or(usual.sessions_per_user),
+            ..usual
+        }
+    }
 }
 
 /// Whom a worker works for, and with what.

@@ -8,6 +8,7 @@ use anyhow::Result;
 use dovetail_engine::Session;
 use dovetail_server::Listening;
 use dovetail_server::cluster::{Recovery, SchedulerSide};
+use dovetail_server::flight_sql::Limits;
 use dovetail_server::journal::StateDirectory;
 use dovetail_server::security::SecurityFiles;
 use tokio::runtime::{Builder, Runtime};
@@ -37,13 +38,15 @@ pub fn run(args: &ServerArgs) -> Result<()> {
     let shares = Shares::of(args, &options);
     options.memory_limit = Some(shares.memory_limit);
     options.warehouse = args.warehouse.clone();
+    options.max_result_rows = args.max_result_rows.map(|rows| rows as u64);
     let session = Arc::new(match &args.place {
         Some(place) => Session::open(place, options)?,
         None => Session::new(options)?,
     });
     let runtime = network()?;
-    let outcome = runtime
-        .block_on(serve(listening, session.clone(), state, |url| LocalWorkers::start(url, args, &shares)));
+    let limits = args.limits.limits();
+    let workers = |url: &str| LocalWorkers::start(url, args, &shares);
+    let outcome = runtime.block_on(serve(listening, session.clone(), limits, state, workers));
     // With a state directory they go on in the next process, and nobody is told that they were stopped.
     if args.state_dir.is_none() {
         session.cancel_handle().cancel();
@@ -56,6 +59,7 @@ pub fn run(args: &ServerArgs) -> Result<()> {
 async fn serve(
     listening: Listening,
     session: Arc<Session>,
+    limits: Limits,
     state: Option<StateDirectory>,
     workers: impl FnOnce(&str) -> Result<LocalWorkers>,
 ) -> Result<()> {
@@ -66,7 +70,8 @@ async fn serve(
             _ = terminate.recv() => {}
         }
     };
-    let scheduler = SchedulerSide::start(&session, listening.security(), Recovery::On, state)?;
+    let scheduler =
+        SchedulerSide::start(&session, listening.security(), Recovery::On, state)?.with_limits(limits);
     let (url, routes) = (listening.url(), scheduler.routes(session));
     let serving = listening.serve(routes, stop);
     // They join as soon as they are answered; they end with this.

@@ -26,7 +26,7 @@ pub use dovetail_shuffle::store::SpillDirectory;
 pub use error::{EngineError, Result};
 pub use memory::{MemoryLimit, MemoryUse, SpillPolicy};
 pub use session::{
-    CancelHandle, Cancellation, Description, IfExists, Ingest, IngestOptions, Progress, QueryResult,
+    CancelHandle, Cancellation, Description, Effect, IfExists, Ingest, IngestOptions, Progress, QueryResult,
     ResultStream, SchedulerKind, Session, SessionOptions, Statement, StatementKind, TableInfo, ValueRows,
     Values,
 };

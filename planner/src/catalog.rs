@@ -1,7 +1,7 @@
 //! What the planner is told of tables: a snapshot, taken before planning, that names every table's
 //! schema, data and statistics. The planner never goes to look for itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -15,6 +15,48 @@ pub struct CatalogSnapshot {
     pub tables: BTreeMap<String, Arc<Table>>,
     /// Views, by lower-case name: the SQL of their query.
     pub views: BTreeMap<String, String>,
+    /// None if nothing is temporary.
+    pub temporary: Option<Arc<Temporary>>,
+}
+
+/// What of a snapshot belongs to one session and is seen by nobody else.
+#[derive(Debug, Clone)]
+pub struct Temporary {
+    /// Tables and views, which hide shared ones of the same names.
+    pub names: BTreeSet<String>,
+    /// The snapshot without them, which is what a shared view sees.
+    pub without: CatalogSnapshot,
+}
+
+impl CatalogSnapshot {
+    /// Adds a session's temporary tables and views, in front of what is shared.
+    pub fn with_temporary(
+        self,
+        tables: BTreeMap<String, Arc<Table>>,
+        views: BTreeMap<String, String>,
+    ) -> CatalogSnapshot {
+        if tables.is_empty() && views.is_empty() {
+            return self;
+        }
+        let names: BTreeSet<String> = tables.keys().chain(views.keys()).cloned().collect();
+        let mut all = self.clone();
+        all.tables.retain(|name, _| !names.contains(name));
+        all.views.retain(|name, _| !names.contains(name));
+        all.tables.extend(tables);
+        all.views.extend(views);
+        all.temporary = Some(Arc::new(Temporary { names, without: self }));
+        all
+    }
+
+    /// Whether a name, in lower case, is one of a temporary table or view.
+    pub fn is_temporary(&self, name: &str) -> bool {
+        self.temporary.as_ref().is_some_and(|t| t.names.contains(name))
+    }
+
+    /// What everybody sees.
+    pub fn shared(&self) -> &CatalogSnapshot {
+        self.temporary.as_ref().map_or(self, |t| &t.without)
+    }
 }
 
 /// A table as the planner sees it.

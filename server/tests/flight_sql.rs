@@ -130,7 +130,7 @@ fn listings() {
     let schemas = served.runtime.block_on(client.get_db_schemas(CommandGetDbSchemas::default())).unwrap();
     assert_eq!(rows(&served.fetch(&mut client, schemas)), 1);
     let types = served.runtime.block_on(client.get_table_types()).unwrap();
-    assert_eq!(rows(&served.fetch(&mut client, types)), 2);
+    assert_eq!(rows(&served.fetch(&mut client, types)), 3);
     let infos = served.runtime.block_on(client.get_sql_info(vec![])).unwrap();
     assert!(rows(&served.fetch(&mut client, infos)) >= 30);
     let name = served.runtime.block_on(client.get_sql_info(vec![SqlInfo::FlightSqlServerName])).unwrap();

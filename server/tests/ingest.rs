@@ -180,9 +180,11 @@ fn what_is_not_meant_is_refused() {
 fn without_a_warehouse_temporary_tables_are_in_memory() {
     let served = Served::new();
     let mut client = served.client();
+    client.set_header("cookie", "arrow_flight_session_id=none");
     let (code, message) = refused(ingest(&served, &mut client, create("t"), vec![batch(0, 1)]));
     assert!(code == Code::Unimplemented && message.contains("--warehouse"), "{message}");
     let temporary = CommandStatementIngest { temporary: true, ..create("t") };
     assert_eq!(ingest(&served, &mut client, temporary, vec![batch(0, 5)]).unwrap(), 5);
-    assert_eq!(served.query(&mut client, "SELECT * FROM t WHERE id = 4")[0].num_rows(), 1);
+    // In the session that the answer has named, and nowhere else.
+    assert!(served.session.tables().unwrap().is_empty() && served.session.memory().used_bytes > 0);
 }

@@ -118,7 +118,7 @@ fn who_may_read_changes_nothing() {
     let ingest = CommandStatementIngest {
         table: "t".to_owned(),
         table_definition_options: Some(definition),
-        temporary: true,
+        temporary: false,
         ..CommandStatementIngest::default()
     };
     let ingested = served.runtime.block_on(reader.execute_ingest(ingest, stream::iter([Ok(rows)])));

@@ -95,11 +95,13 @@ impl Database {
         Ok(Database { _cluster: cluster, session, spills })
     }
 
-    /// Between two statements no memory is reserved and no file is there, however the last one ended. A panic,
+    /// Between two statements no memory is reserved but that of temporary tables, and no file is there, however the
+    /// last one ended. A panic,
     /// so that a statement that is expected to fail does not hide it.
     fn check_nothing_is_left(&self) {
         let memory = self.session.memory();
-        assert_eq!((memory.used_bytes, memory.spill_files), (0, 0), "reserved bytes, spill files");
+        let expected = (self.session.temporary_bytes(), 0);
+        assert_eq!((memory.used_bytes, memory.spill_files), expected, "reserved bytes, spill files");
     }
 
     fn answer(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {

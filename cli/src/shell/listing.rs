@@ -52,6 +52,7 @@ mod tests {
             schema: Arc::new(Schema::new(fields)),
             rows: Some(7),
             is_view: false,
+            is_temporary: false,
         };
         assert_eq!(columns(&[table.clone(), table.clone()]).unwrap().num_rows(), 4);
         assert_eq!(tables(&[table]).unwrap().num_rows(), 1);

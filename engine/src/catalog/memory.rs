@@ -42,6 +42,31 @@ struct MemoryTable {
 }
 
 impl Memory {
+    /// No tables yet; the first that is made has the number behind `id`.
+    pub fn numbered_after(id: u64) -> Memory {
+        Memory { last_id: id, ..Memory::default() }
+    }
+
+    /// Tables and views.
+    pub fn count(&self) -> usize {
+        self.tables.len() + self.views.len()
+    }
+
+    /// What is counted of a table's memory; nothing if there is none of that name.
+    pub fn charged_bytes(&self, name: &str) -> usize {
+        self.tables.get(name).iter().flat_map(|t| &t.charges).map(Charge::bytes).sum()
+    }
+
+    /// What is counted of all tables' memory.
+    pub fn charged_bytes_of_all(&self) -> usize {
+        self.tables.values().flat_map(|t| &t.charges).map(Charge::bytes).sum()
+    }
+
+    /// Drops everything; numbers do not come again.
+    pub fn clear(&mut self) {
+        *self = Memory::numbered_after(self.last_id);
+    }
+
     pub fn table(&self, name: &str) -> Option<Arc<Table>> {
         self.tables.get(name).map(|t| t.table.clone())
     }

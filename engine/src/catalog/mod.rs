@@ -20,6 +20,7 @@ mod schema;
 pub mod statistics;
 pub mod store;
 mod table;
+mod temporary;
 pub mod thrift;
 pub mod warehouse;
 
@@ -41,10 +42,12 @@ pub use footer::ParquetFile;
 pub use memory::MemoryData;
 pub use schema::logical_schema;
 pub use store::FileSource;
+pub use temporary::{TEMPORARY_MAX, TemporaryTables};
 
 use listing::{ListedTable, Listing};
 use memory::Memory;
 use store::{Location, Stores};
+use temporary::TemporarySessions;
 use warehouse::Warehouse;
 
 /// Where the rows of a name are.
@@ -70,6 +73,7 @@ pub struct Catalog {
     files: Mutex<HashMap<String, Arc<ParquetFile>>>,
     tables: Mutex<HashMap<String, Arc<Table>>>,
     memory: RwLock<Memory>,
+    temporary: Arc<TemporarySessions>,
 }
 
 impl Catalog {
@@ -106,7 +110,13 @@ impl Catalog {
             files: Mutex::default(),
             tables: Mutex::default(),
             memory: RwLock::default(),
+            temporary: Arc::default(),
         }
+    }
+
+    /// Temporary tables and views for another session, which may hold so much.
+    pub fn temporary(&self, bytes_max: usize) -> Arc<TemporaryTables> {
+        self.temporary.begin(bytes_max)
     }
 
     /// All tables that can be read, and all views. Footers are read at the first call and when a file
@@ -376,7 +386,7 @@ impl Catalog {
         let memory = self.memory.read();
         // A table in memory comes before a file of the same name: it was made later, on purpose.
         tables.extend(memory.tables());
-        Ok(CatalogSnapshot { tables, views: memory.views() })
+        Ok(CatalogSnapshot { tables, views: memory.views(), temporary: None })
     }
 }
 
@@ -398,7 +408,7 @@ pub trait MemoryTables: Send + Sync {
 
 impl MemoryTables for Catalog {
     fn memory(&self, id: u64, version: u64) -> Result<MemoryData> {
-        self.memory.read().data(id, version)
+        self.temporary.data(id, version).unwrap_or_else(|| self.memory.read().data(id, version))
     }
 }
 

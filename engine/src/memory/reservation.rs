@@ -140,6 +140,13 @@ impl Reservation {
         Ok(())
     }
 
+    /// What cannot be spilled goes on being counted, by somebody who waits.
+    pub fn into_charge(self) -> Charge {
+        let (governor, bytes) = (self.governor.clone(), self.firm);
+        drop(self);
+        Charge::of(&governor, bytes)
+    }
+
     /// The governor that this is a part of.
     pub fn governor(&self) -> &Governor {
         &self.governor

@@ -1,4 +1,4 @@
-//! Statements other than queries: tables and views made and dropped, plans and names shown.
+//! Statements other than queries: tables and views made and dropped, settings changed, plans and names shown.
 
 use std::sync::Arc;
 
@@ -6,12 +6,11 @@ use arrow::array::{ArrayRef, RecordBatch, StringViewArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_expr::LogicalPlan;
 use dovetail_planner::catalog::CatalogSnapshot;
-use dovetail_planner::sql::{Bound, DropKind};
+use dovetail_planner::sql::{Bound, Create};
 
-use super::{Cancellation, QueryResult, ResultStream, Session, StatementKind, explain};
+use super::{Cancellation, QueryResult, ResultStream, Session, StatementKind, explain, settings, write};
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
-use crate::memory::readable;
 
 /// Names of the columns of statements that show something.
 const SHOW_TABLES: &[&str] = &["table_name"];
@@ -54,24 +53,22 @@ fn small(
     snapshot: &CatalogSnapshot,
     cancellation: &Cancellation,
 ) -> Result<QueryResult> {
-    let catalog = &session.catalog;
     match bound {
         Bound::Query(_) => Err(EngineError::internal("a query has a stream of rows")),
         Bound::Explain { analyze, plan } => explain::explain(session, plan, snapshot, analyze, cancellation),
-        Bound::CreateTableAs { name, query, if_not_exists, or_replace } => {
-            if if_not_exists && snapshot.tables.contains_key(&name) {
-                return command(format!("table {name} exists already"));
-            }
-            let (schema, batches, rows) = rows_of(session, query, snapshot, cancellation)?;
-            catalog.create_table(&name, nullable(&schema), batches, or_replace)?;
-            command(format!("created table {name} with {rows} rows"))
+        Bound::CreateTableAs { name, options, .. } | Bound::CreateTable { name, options, .. }
+            if write::is_there(&name, options, snapshot) =>
+        {
+            command(format!("table {name} exists already"))
         }
-        Bound::CreateTable { name, schema, if_not_exists, or_replace } => {
-            if if_not_exists && snapshot.tables.contains_key(&name) {
-                return command(format!("table {name} exists already"));
-            }
-            catalog.create_table(&name, schema, vec![], or_replace)?;
-            command(format!("created table {name}"))
+        Bound::CreateTableAs { name, query, options } => {
+            let (schema, batches, rows) = rows_of(session, query, snapshot, cancellation)?;
+            session.create_table(&name, nullable(&schema), batches, options)?;
+            command(format!("created {} {name} with {rows} rows", kind(options, "table")))
+        }
+        Bound::CreateTable { name, schema, options } => {
+            session.create_table(&name, schema, vec![], options)?;
+            command(format!("created {} {name}", kind(options, "table")))
         }
         Bound::Insert { table, query, overwrite } => {
             if overwrite {
@@ -81,14 +78,25 @@ fn small(
                 ));
             }
             let (_, batches, _) = rows_of(session, query, snapshot, cancellation)?;
-            let rows = catalog.insert(&table, batches, &session.memory)?;
+            let rows = session.insert(&table, snapshot.is_temporary(&table), batches)?;
             count(rows, format!("inserted {rows} rows into {table}"))
         }
-        Bound::CreateView { name, sql, or_replace } => {
-            catalog.create_view(&name, &sql, or_replace)?;
-            command(format!("created view {name}"))
+        Bound::CreateView { name, options, .. } if write::is_there(&name, options, snapshot) => {
+            command(format!("view {name} exists already"))
         }
-        Bound::Drop { kind, names, if_exists } => drop_all(session, kind, &names, if_exists),
+        Bound::CreateView { name, sql, options } => {
+            session.create_view(&name, &sql, options)?;
+            command(format!("created {} {name}", kind(options, "view")))
+        }
+        Bound::Drop { kind, names, if_exists, temporary } => {
+            for name in &names {
+                let is_temporary = temporary || snapshot.is_temporary(name);
+                if !session.drop(kind, name, is_temporary)? && !if_exists {
+                    return Err(write::nothing_to_drop(kind, name));
+                }
+            }
+            command(format!("dropped {}", names.join(", ")))
+        }
         Bound::ShowTables => {
             let names = session.tables()?.into_iter().map(|t| t.name);
             strings(SHOW_TABLES, names.map(|n| vec![n]).collect())
@@ -109,10 +117,14 @@ fn small(
             "COPY".into(),
             "Run the query with `--format csv` (or tsv, json, ndjson) and send the output to a file".into(),
         )),
-        Bound::Set { name, .. } | Bound::Reset { name } => Err(EngineError::Unsupported(
-            format!("changing the setting '{name}'"),
-            "Settings are given when Dovetail starts: see `dovetail --help`".into(),
-        )),
+        Bound::Set { name, value } => {
+            session.set(&name, &value)?;
+            command(format!("set {name}"))
+        }
+        Bound::Reset { name } => {
+            session.reset(&name)?;
+            command(format!("reset {name}"))
+        }
     }
 }
 
@@ -135,45 +147,21 @@ pub fn nullable(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-fn drop_all(session: &Session, kind: DropKind, names: &[String], if_exists: bool) -> Result<QueryResult> {
-    for name in names {
-        let (word, dropped) = match kind {
-            DropKind::Table => ("table", session.catalog.drop_table(name)?),
-            DropKind::View => ("view", session.catalog.drop_view(name)),
-        };
-        if !dropped && !if_exists {
-            return Err(EngineError::execution(format!(
-                "there is no {word} named '{name}' to drop; DROP {} IF EXISTS is silent then",
-                word.to_uppercase()
-            )));
-        }
-    }
-    command(format!("dropped {}", names.join(", ")))
-}
-
-/// The session's settings, by name.
-pub fn settings(session: &Session) -> [(&'static str, String); 4] {
-    [
-        ("threads", session.options.threads.to_string()),
-        ("partitions", session.options.partitions.map_or("automatic".into(), |n| n.to_string())),
-        ("memory_limit", readable(session.memory.limit_bytes() as u64)),
-        ("scheduler", format!("{:?}", session.options.scheduler).to_lowercase()),
-    ]
+/// What was made, in words.
+fn kind(options: Create, word: &str) -> String {
+    if options.temporary { format!("temporary {word}") } else { word.into() }
 }
 
 fn show(session: &Session, name: &str) -> Result<QueryResult> {
-    let settings = settings(session);
-    let rows: Vec<Vec<String>> = settings
+    let all = session.settings();
+    let rows: Vec<Vec<String>> = all
         .iter()
         .filter(|(n, _)| name == "all" || name == *n)
         .map(|(n, v)| vec![n.to_string(), v.clone()])
         .collect();
     if rows.is_empty() {
-        let known: Vec<&str> = settings.iter().map(|s| s.0).collect();
-        return Err(EngineError::execution(format!(
-            "there is no setting '{name}'; the settings are {}",
-            known.join(", ")
-        )));
+        let known: Vec<&str> = all.iter().map(|s| s.0).collect();
+        return Err(settings::unknown(name, &known));
     }
     strings(SHOW, rows)
 }

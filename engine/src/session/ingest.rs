@@ -15,9 +15,9 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use super::Session;
 use crate::batch::Batch;
 use crate::catalog::warehouse::{TableWriter, check_name, slice_bytes, table_schema};
-use crate::catalog::{Catalog, Place, as_written, logical_schema};
+use crate::catalog::{Catalog, Place, TemporaryTables, as_written, logical_schema};
 use crate::error::{EngineError, Result};
-use crate::memory::{Charge, Governor, Reservation};
+use crate::memory::Reservation;
 
 /// Of a string view.
 const VIEW_BYTES: usize = 16;
@@ -29,7 +29,7 @@ pub struct IngestOptions {
     /// Make the table if there is none of that name; else that is an error.
     pub create: bool,
     pub if_exists: IfExists,
-    /// In memory. A table that is there already stays where it is.
+    /// A temporary table of the session's own, in memory.
     pub temporary: bool,
 }
 
@@ -60,7 +60,15 @@ enum Commit {
 
 enum Target {
     Files(Box<TableWriter>),
-    Memory { schema: SchemaRef, batches: Vec<RecordBatch>, memory: Reservation },
+    Memory(InMemory),
+    Temporary(InMemory, Arc<TemporaryTables>),
+}
+
+/// Rows for a table in memory.
+struct InMemory {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    memory: Reservation,
 }
 
 impl Session {
@@ -70,7 +78,14 @@ impl Session {
     /// The options do not fit what is there; the name or the columns cannot be a table's; there is no warehouse.
     pub fn ingest(&self, options: &IngestOptions, schema: &Schema) -> Result<Ingest> {
         let name = options.table.to_lowercase();
-        let place = self.catalog.place_of(&name)?;
+        let is_own = self.temporary.table(&name).is_some();
+        // Rows are added where the name's rows are.
+        let temporary = options.temporary || (is_own && options.if_exists == IfExists::Append);
+        let place = match temporary {
+            true if self.temporary.has_view(&name) => Some(Place::View),
+            true => is_own.then_some(Place::Memory),
+            false => self.catalog.place_of(&name)?,
+        };
         let commit = match (place, options.if_exists) {
             (None, _) if options.create => Commit::Create,
             (None, _) => {
@@ -87,13 +102,8 @@ impl Session {
             (Some(_), IfExists::Replace) => Commit::Replace,
         };
         let in_memory = match place {
-            None => options.temporary,
+            None => temporary,
             Some(Place::Memory) => true,
-            Some(Place::Warehouse) if options.temporary => {
-                return Err(EngineError::execution(format!(
-                    "'{name}' is a table of the warehouse; give the temporary table another name"
-                )));
-            }
             Some(Place::Warehouse) => false,
             Some(Place::View | Place::Served) => {
                 return Err(EngineError::Unsupported(
@@ -106,7 +116,11 @@ impl Session {
         let (table, columns) = match commit {
             Commit::Create | Commit::Replace => (table_schema(schema), (0..schema.fields().len()).collect()),
             Commit::Append => {
-                let table = self.catalog.table(&name)?;
+                let table = if options.temporary {
+                    self.temporary.table(&name)
+                } else {
+                    self.catalog.table(&name)?
+                };
                 let table = table.ok_or_else(|| EngineError::internal("a table that was there is gone"))?;
                 let columns = matched(&name, &table.schema, schema)?;
                 (table.schema.clone(), columns)
@@ -114,7 +128,11 @@ impl Session {
         };
         let target = if in_memory {
             let schema = Arc::new(logical_schema(&table));
-            Target::Memory { schema, batches: vec![], memory: self.memory.reserve("Ingest") }
+            let rows = InMemory { schema, batches: vec![], memory: self.memory.reserve("Ingest") };
+            match temporary {
+                true => Target::Temporary(rows, self.temporary.clone()),
+                false => Target::Memory(rows),
+            }
         } else {
             check_name(&name)?;
             let warehouse = self.catalog.warehouse()?;
@@ -133,7 +151,8 @@ impl Ingest {
                 let rows = as_written(&batch, writer.schema())?;
                 writer.write(&rows)
             }
-            Target::Memory { schema, batches, memory } => {
+            Target::Memory(InMemory { schema, batches, memory })
+            | Target::Temporary(InMemory { schema, batches, memory }, _) => {
                 // The values as they came, and a view of each where they are text.
                 let views = VIEW_BYTES * batch.num_rows() * batch.num_columns();
                 memory.resize_firm(memory.firm_bytes() + slice_bytes(&batch) + views)?;
@@ -159,9 +178,8 @@ impl Ingest {
                 }
                 Ok(rows)
             }
-            Target::Memory { schema, batches, memory } => {
-                let rows = batches.iter().map(|b| b.num_rows() as u64).sum();
-                let batches: Vec<Batch> = batches.into_iter().map(Batch::from).collect();
+            Target::Memory(rows) => {
+                let (InMemory { schema, memory, .. }, batches, count) = rows.gathered();
                 match commit {
                     Commit::Create => catalog.create_table(&name, schema, batches, false)?,
                     Commit::Replace => catalog.create_table(&name, schema, batches, true)?,
@@ -169,19 +187,33 @@ impl Ingest {
                         catalog.insert(&name, batches, memory.governor())?;
                     }
                 }
-                catalog.charge(&name, charge_of(memory));
-                Ok(rows)
+                // What was reserved while the rows came is counted for as long as the table is there.
+                catalog.charge(&name, memory.into_charge());
+                Ok(count)
+            }
+            Target::Temporary(rows, tables) => {
+                let (InMemory { schema, memory, .. }, batches, count) = rows.gathered();
+                let charge = memory.into_charge();
+                match commit {
+                    Commit::Create => tables.create_table(&name, schema, batches, false, charge)?,
+                    Commit::Replace => tables.create_table(&name, schema, batches, true, charge)?,
+                    Commit::Append => {
+                        tables.insert(&name, batches, charge)?;
+                    }
+                }
+                Ok(count)
             }
         }
     }
 }
 
-/// What was reserved while the rows came is counted for as long as the table is there.
-fn charge_of(memory: Reservation) -> Charge {
-    let governor: Governor = memory.governor().clone();
-    let bytes = memory.firm_bytes();
-    drop(memory);
-    Charge::of(&governor, bytes)
+impl InMemory {
+    /// The rows, and how many there are.
+    fn gathered(mut self) -> (InMemory, Vec<Batch>, u64) {
+        let batches: Vec<Batch> = std::mem::take(&mut self.batches).into_iter().map(Batch::from).collect();
+        let count = batches.iter().map(|b| b.rows as u64).sum();
+        (self, batches, count)
+    }
 }
 
 /// Rows without columns, or with two that SQL could not tell apart, make no table.

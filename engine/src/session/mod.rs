@@ -11,6 +11,9 @@
 //! # Ok::<(), dovetail_engine::EngineError>(())
 //! ```
 //!
+//! Many clients share one database: [`Session::connect`] gives each a session with settings and temporary tables of
+//! its own.
+//!
 //! What always holds: a statement sees one snapshot of the catalog; its result is complete or an error;
 //! statements may run from several threads at once.
 
@@ -22,8 +25,10 @@ mod options;
 mod parameters;
 mod run;
 mod running;
+mod settings;
 mod statement;
 mod system;
+mod write;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -33,8 +38,8 @@ use arrow::datatypes::SchemaRef;
 use dovetail_planner::catalog::CatalogSnapshot;
 use dovetail_planner::sql::{self, ParsedStatement};
 
-use crate::catalog::Catalog;
 use crate::catalog::warehouse::Warehouse;
+use crate::catalog::{Catalog, TemporaryTables};
 use crate::error::{EngineError, Result};
 use crate::memory::{Governor, MemoryUse, SpillSpace};
 use crate::scheduler::threads::ThreadPool;
@@ -45,22 +50,29 @@ pub use options::{SchedulerKind, SessionOptions};
 pub use parameters::{Description, ValueRows, Values};
 pub use running::CancelHandle;
 use running::Running;
-pub use statement::{Cancellation, Statement};
+use settings::Settings;
+pub use statement::{Cancellation, Effect, Statement};
 
-/// A database: tables, threads, and statements run over them.
+/// The temporary tables of one session may hold this part of the memory limit: the half, so that queries go on.
+const TEMPORARY_TABLES_PART: usize = 2;
+
+/// A client's view of a database: tables, threads, and statements run over them, which it shares with the other
+/// sessions of the database; temporary tables and settings, which are its own.
 pub struct Session {
     catalog: Arc<Catalog>,
     options: SessionOptions,
     /// None: the synchronous scheduler.
-    pool: Option<ThreadPool>,
+    pool: Option<Arc<ThreadPool>>,
     running: Arc<Running>,
     memory: Governor,
     spill: SpillSpace,
-    cluster: OnceLock<Arc<dyn Cluster>>,
+    cluster: Arc<OnceLock<Arc<dyn Cluster>>>,
     /// Tasks that may have to wait for readers.
     flowing: Arc<AtomicUsize>,
+    temporary: Arc<TemporaryTables>,
+    settings: Settings,
     /// Does the network I/O of remote tables. Dropped last.
-    _runtime: Background,
+    _runtime: Arc<Background>,
 }
 
 /// A runtime that may be dropped anywhere, on a thread of another runtime too.
@@ -147,6 +159,19 @@ pub struct TableInfo {
     pub schema: SchemaRef,
     pub rows: Option<u64>,
     pub is_view: bool,
+    /// Whether nobody but the session sees it.
+    pub is_temporary: bool,
+}
+
+impl TableInfo {
+    /// What SQL calls its kind.
+    pub fn table_type(&self) -> &'static str {
+        match (self.is_temporary, self.is_view) {
+            (true, _) => "LOCAL TEMPORARY",
+            (false, true) => "VIEW",
+            (false, false) => "BASE TABLE",
+        }
+    }
 }
 
 impl Session {
@@ -177,27 +202,58 @@ impl Session {
             catalog.attach_warehouse(Warehouse::open(folder)?)?;
         }
         let pool = match options.scheduler {
-            SchedulerKind::Threads => Some(ThreadPool::new(options.threads)?),
+            SchedulerKind::Threads => Some(Arc::new(ThreadPool::new(options.threads)?)),
             SchedulerKind::Synchronous => None,
         };
         let limit = options.memory_limit.unwrap_or_default();
+        let memory = Governor::new(limit.bytes(), options.spill);
         Ok(Session {
+            temporary: temporary_tables(&catalog, &memory),
+            settings: Settings::default(),
             catalog: Arc::new(catalog),
-            memory: Governor::new(limit.bytes(), options.spill),
+            memory,
             spill: SpillSpace::open(&options.spill_directories)?,
             options,
             pool,
             running: Arc::default(),
-            cluster: OnceLock::new(),
+            cluster: Arc::default(),
             flowing: Arc::default(),
-            _runtime: Background(Some(runtime)),
+            _runtime: Arc::new(Background(Some(runtime))),
         })
     }
 
-    /// Lets a cluster run the session's queries from now on, while it has workers. Once only.
+    /// Another client's session over the same database, with nothing of its own yet. The last one that is dropped
+    /// ends the database, and so must not be dropped on a thread of a runtime.
+    pub fn connect(&self) -> Session {
+        Session {
+            temporary: temporary_tables(&self.catalog, &self.memory),
+            settings: Settings::default(),
+            catalog: self.catalog.clone(),
+            options: self.options.clone(),
+            pool: self.pool.clone(),
+            running: self.running.clone(),
+            memory: self.memory.clone(),
+            spill: self.spill.clone(),
+            cluster: self.cluster.clone(),
+            flowing: self.flowing.clone(),
+            _runtime: self._runtime.clone(),
+        }
+    }
+
+    /// Drops what is the session's own: its temporary tables and views.
+    pub fn drop_temporary(&self) {
+        self.temporary.clear();
+    }
+
+    /// What the session's temporary tables hold of the memory that is in use.
+    pub fn temporary_bytes(&self) -> u64 {
+        self.temporary.bytes() as u64
+    }
+
+    /// Lets a cluster run the queries of all of the database's sessions from now on, while it has workers. Once only.
     pub fn attach_cluster(&self, cluster: Arc<dyn Cluster>) {
         let before = self.cluster.set(cluster);
-        assert!(before.is_ok(), "a session has one cluster");
+        assert!(before.is_ok(), "a database has one cluster");
     }
 
     /// The tables and files that the session's queries read.
@@ -223,7 +279,7 @@ impl Session {
         self.run_statement(self.prepare(statement)?, &Cancellation::default())
     }
 
-    /// Stops what runs in this session, now or later, when it is told to.
+    /// Stops what runs in the database, now or later, when it is told to.
     pub fn cancel_handle(&self) -> CancelHandle {
         CancelHandle::new(self.running.clone())
     }
@@ -253,7 +309,7 @@ impl Session {
 
     /// Tables and views, by name.
     pub fn tables(&self) -> Result<Vec<TableInfo>> {
-        let snapshot = self.catalog.snapshot()?;
+        let snapshot = self.snapshot()?;
         let mut all: Vec<TableInfo> = snapshot
             .tables
             .values()
@@ -262,6 +318,7 @@ impl Session {
                 schema: t.schema.clone(),
                 rows: t.statistics.rows,
                 is_view: false,
+                is_temporary: snapshot.is_temporary(&t.name),
             })
             .collect();
         all.extend(snapshot.views.keys().map(|name| TableInfo {
@@ -269,6 +326,7 @@ impl Session {
             schema: self.view_schema(name),
             rows: None,
             is_view: true,
+            is_temporary: snapshot.is_temporary(name),
         }));
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
@@ -293,12 +351,20 @@ impl Session {
 
     fn snapshot_of(&self, names: &[String]) -> Result<CatalogSnapshot> {
         let named = self.catalog.snapshot_named(names.iter().map(String::as_str))?;
-        let all_known = names.iter().all(|n| named.tables.contains_key(n));
-        if all_known && named.views.is_empty() && !names.is_empty() {
-            Ok(named)
+        let (tables, views) = self.temporary.all();
+        let all_known = names.iter().all(|n| named.tables.contains_key(n) || tables.contains_key(n));
+        let shared = if all_known && named.views.is_empty() && views.is_empty() && !names.is_empty() {
+            named
         } else {
-            self.catalog.snapshot()
-        }
+            self.catalog.snapshot()?
+        };
+        Ok(shared.with_temporary(tables, views))
+    }
+
+    /// All that the session can see, but for the tables of the system.
+    fn snapshot(&self) -> Result<CatalogSnapshot> {
+        let (tables, views) = self.temporary.all();
+        Ok(self.catalog.snapshot()?.with_temporary(tables, views))
     }
 }
 
@@ -307,6 +373,11 @@ impl QueryResult {
     pub fn rows(&self) -> u64 {
         self.batches.iter().map(|b| b.num_rows() as u64).sum()
     }
+}
+
+/// Those of another session.
+fn temporary_tables(catalog: &Catalog, memory: &Governor) -> Arc<TemporaryTables> {
+    catalog.temporary(memory.limit_bytes() / TEMPORARY_TABLES_PART)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -1,4 +1,4 @@
-//! How a session runs its queries.
+//! How a database runs its sessions' queries.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use dovetail_shuffle::store::SpillDirectory;
 
 use crate::memory::{MemoryLimit, SpillPolicy};
 
-/// Settings of a session.
+/// What is given when a database is opened, for all of its sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionOptions {
     /// Threads that run tasks; at least one.
@@ -22,6 +22,8 @@ pub struct SessionOptions {
     pub spill: SpillPolicy,
     /// Folder for tables that clients keep; made if it is not there. None: only tables in memory are made.
     pub warehouse: Option<PathBuf>,
+    /// The most rows that a query's result may have, which settings can only lower; none: any number.
+    pub max_result_rows: Option<u64>,
 }
 
 /// Which driver runs the tasks.
@@ -45,6 +47,7 @@ impl Default for SessionOptions {
             spill_directories: vec![],
             spill: SpillPolicy::AtLimit,
             warehouse: None,
+            max_result_rows: None,
         }
     }
 }

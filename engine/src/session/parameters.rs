@@ -13,7 +13,7 @@ use dovetail_planner::PlanError;
 use dovetail_planner::sql::{self, Bound, ParsedStatement};
 
 use super::statement::{one_statement, rows_schema};
-use super::{Cancellation, Session, command};
+use super::{Cancellation, Effect, Session, command, write};
 use crate::batch::{BATCH_ROWS, Batch};
 use crate::catalog::logical_schema;
 use crate::error::{EngineError, Result};
@@ -37,8 +37,17 @@ pub struct Description {
     pub schema: SchemaRef,
     /// Whether it has rows, rather than changing something.
     pub is_query: bool,
+    /// What it changes.
+    pub effect: Effect,
     /// A field for each parameter; Null where nothing tells the type.
     pub parameters: SchemaRef,
+}
+
+/// The rows that runs of an INSERT have made.
+struct Inserts {
+    table: String,
+    is_temporary: bool,
+    batches: Vec<RecordBatch>,
 }
 
 impl ValueRows {
@@ -69,7 +78,7 @@ impl Session {
         let snapshot = self.snapshot_for(&one)?;
         let types = sql::parameter_types(&one, &snapshot)?;
         let nulls = types.iter().map(ScalarValue::try_from).collect::<Result<Vec<_>, _>>()?;
-        let (schema, is_query) = match sql::bind_values(&one, &snapshot, &nulls)? {
+        let (schema, is_query, effect) = match sql::bind_values(&one, &snapshot, &nulls)? {
             Bound::Query(plan) => {
                 let bound = plan.schema().inner().clone();
                 let schema = match self.plan(plan, &snapshot) {
@@ -78,11 +87,14 @@ impl Session {
                     Err(_) if !types.is_empty() => bound,
                     Err(e) => return Err(e),
                 };
-                (schema, true)
+                (schema, true, Effect::Nothing)
             }
-            other => rows_schema(&other),
+            other => {
+                let (schema, is_query) = rows_schema(&other);
+                (schema, is_query, write::effect(&other, &snapshot))
+            }
         };
-        Ok(Description { schema, is_query, parameters: Arc::new(parameter_schema(types)) })
+        Ok(Description { schema, is_query, effect, parameters: Arc::new(parameter_schema(types)) })
     }
 
     /// Carries out a command once for each row of values; how many rows it changed in all. The rows that an
@@ -98,23 +110,23 @@ impl Session {
     ) -> Result<u64> {
         let one = one_statement(statement)?;
         let mut changed = 0;
-        let mut inserts: Option<(String, Vec<RecordBatch>)> = None;
+        let mut inserts: Option<Inserts> = None;
         for (number, values) in rows.enumerate() {
             cancellation.check()?;
             let outcome = self.run_one(&one, &values?, &mut inserts, cancellation);
             changed += outcome.map_err(|e| at_row(number + 1, e))?;
         }
-        let Some((table, batches)) = inserts else {
+        let Some(Inserts { table, is_temporary, batches }) = inserts else {
             return Ok(changed);
         };
-        self.catalog.insert(&table, gathered(batches)?, &self.memory)
+        self.insert(&table, is_temporary, gathered(batches)?)
     }
 
     fn run_one(
         &self,
         one: &ParsedStatement,
         values: &Values,
-        inserts: &mut Option<(String, Vec<RecordBatch>)>,
+        inserts: &mut Option<Inserts>,
         cancellation: &Cancellation,
     ) -> Result<u64> {
         let snapshot = self.snapshot_for(one)?;
@@ -123,7 +135,9 @@ impl Session {
                 let made = self
                     .run(&self.plan(query, &snapshot)?, None, cancellation)?
                     .collect::<Result<Vec<_>>>()?;
-                inserts.get_or_insert_with(|| (table, vec![])).1.extend(made);
+                let is_temporary = snapshot.is_temporary(&table);
+                let all = inserts.get_or_insert_with(|| Inserts { table, is_temporary, batches: vec![] });
+                all.batches.extend(made);
                 Ok(0)
             }
             bound if rows_schema(&bound).1 => Err(EngineError::execution(

@@ -148,7 +148,7 @@ impl Session {
         let query = plan_query(plan, snapshot)?;
         let cluster = self.cluster.get().and_then(|cluster| Some((cluster.clone(), cluster.parallelism()?)));
         let (cluster, parallelism) = cluster.unzip();
-        let lowered = lower(&query, parallelism.unwrap_or_else(|| self.parallelism()))?;
+        let lowered = lower(&query, self.widened(parallelism.unwrap_or_else(|| self.parallelism())))?;
         Ok(Planned { query, lowered, cluster })
     }
 
@@ -172,7 +172,14 @@ impl Session {
                 context: context.clone(),
                 operators: planned.query.operator_count(),
                 durable: handle.map(|handle| DurableResult { handle, schema: schema.clone() }),
-            })?;
+            });
+            // The cluster sees that the query is to stop, not why.
+            let rows = match rows {
+                Err(EngineError::Cancelled) => {
+                    Err(context.check_cancelled().err().unwrap_or(EngineError::Cancelled))
+                }
+                other => other,
+            }?;
             let rows = KeptReader::taking(rows);
             return Ok(Ran { schema: schema.clone(), rows, context, _running: running });
         }
@@ -190,6 +197,7 @@ impl Session {
     /// The surroundings of a query with so many operators.
     pub(super) fn context(&self, operators: usize) -> QueryContext {
         QueryContext::bounded(operators, self.memory.clone(), self.spill.query())
+            .with_deadline(self.deadline())
     }
 
     fn parallelism(&self) -> Parallelism {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::parameters::Values;
 use super::run::Planned;
-use super::{ResultStream, Session, StatementKind, command};
+use super::{ResultStream, Session, StatementKind, command, write};
 use crate::error::{EngineError, Result};
 use crate::task::QueryContext;
 
@@ -25,10 +25,23 @@ pub struct Statement {
     pub schema: SchemaRef,
     /// Whether it has rows, rather than changing something.
     pub is_query: bool,
+    /// What it changes.
+    pub effect: Effect,
     text: Arc<str>,
     work: Work,
     handle: Option<Vec<u8>>,
     snapshot: CatalogSnapshot,
+}
+
+/// Whom a statement concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It changes nothing.
+    Nothing,
+    /// It changes what is the session's own: a setting, or temporary tables and views.
+    Session,
+    /// It changes what others see.
+    Database,
 }
 
 enum Work {
@@ -64,12 +77,14 @@ impl Session {
                 let planned = self.plan(plan, &snapshot)?;
                 let schema = planned.lowered.schema.clone();
                 let work = Work::Query(Box::new(planned));
-                Ok(Statement { schema, is_query: true, text, work, handle: None, snapshot })
+                let effect = Effect::Nothing;
+                Ok(Statement { schema, is_query: true, effect, text, work, handle: None, snapshot })
             }
             other => {
                 let (schema, is_query) = rows_schema(&other);
+                let effect = write::effect(&other, &snapshot);
                 let work = Work::Other(Box::new(other));
-                Ok(Statement { schema, is_query, text, work, handle: None, snapshot })
+                Ok(Statement { schema, is_query, effect, text, work, handle: None, snapshot })
             }
         }
     }
@@ -82,11 +97,8 @@ impl Session {
         match statement.work {
             Work::Query(planned) => {
                 let (schema, kind) = (planned.lowered.schema.clone(), StatementKind::Query);
-                Ok(ResultStream {
-                    schema,
-                    kind,
-                    batches: self.rows(&planned, statement.handle, cancellation)?,
-                })
+                let batches = self.rows(&planned, statement.handle, cancellation)?;
+                Ok(self.bounded(ResultStream { schema, kind, batches }))
             }
             Work::Other(bound) => command::execute(self, *bound, &statement.snapshot, cancellation),
         }
@@ -132,6 +144,11 @@ impl Cancellation {
         }
     }
 
+    /// Whether somebody has asked the statement to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.lock().cancelled
+    }
+
     /// The statement, or nothing.
     pub(super) fn sql(&self) -> Arc<str> {
         self.0.lock().sql.clone().unwrap_or_default()
@@ -147,7 +164,7 @@ impl Cancellation {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        if self.0.lock().cancelled { Err(EngineError::Cancelled) } else { Ok(()) }
+        if self.is_cancelled() { Err(EngineError::Cancelled) } else { Ok(()) }
     }
 }
 

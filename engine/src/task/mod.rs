@@ -4,6 +4,7 @@
 //! table, a counter) in the factory, made once per stage and process; what one task needs in the
 //! operator, made once per task and used by one thread; what passes between stages in [`Output`].
 
+mod deadline;
 pub mod pipeline;
 
 use std::any::Any;
@@ -19,6 +20,8 @@ use crate::error::{EngineError, Result};
 use crate::exchange::{ExchangeOutput, KeptRows};
 use crate::memory::{Governor, QuerySpill, Reservation, SpillSpace};
 use crate::operators::sort::SortedRun;
+
+pub use deadline::Deadline;
 
 /// Whether whoever pushes should go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +154,7 @@ impl TaskContext {
 /// What all tasks of a query share.
 pub struct QueryContext {
     cancelled: AtomicBool,
+    deadline: Option<Deadline>,
     /// Of an attempt of a task: what stops with it.
     parent: Option<Arc<QueryContext>>,
     /// Tasks of a stage share nothing: they may run in several processes, and again.
@@ -175,9 +179,17 @@ impl QueryContext {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// An error if the query was cancelled. Long loops call this once a batch.
+    /// An error if the query was cancelled, or has taken longer than it may. Long loops call this once a batch.
     pub fn check_cancelled(&self) -> Result<()> {
-        if self.is_cancelled() { Err(EngineError::Cancelled) } else { Ok(()) }
+        if self.is_cancelled() {
+            return Err(EngineError::Cancelled);
+        }
+        self.deadline.as_ref().map_or(Ok(()), Deadline::check)
+    }
+
+    /// Lets the query take so much time, counted from now.
+    pub fn with_deadline(self, deadline: Option<Deadline>) -> QueryContext {
+        QueryContext { deadline, ..self }
     }
 
     fn is_cancelled(&self) -> bool {
@@ -188,6 +200,8 @@ impl QueryContext {
     pub fn attempt(self: &Arc<Self>) -> QueryContext {
         QueryContext {
             cancelled: AtomicBool::new(false),
+            // The query's own is looked at by whoever drives it.
+            deadline: None,
             parent: Some(self.clone()),
             is_isolated: true,
             tasks: AtomicU64::new(0),
@@ -276,6 +290,7 @@ impl QueryContext {
     pub fn bounded(operators: usize, memory: Governor, spill: QuerySpill) -> Self {
         QueryContext {
             cancelled: AtomicBool::new(false),
+            deadline: None,
             parent: None,
             is_isolated: false,
             tasks: AtomicU64::new(0),

@@ -9,7 +9,8 @@ use datafusion_expr::{DdlStatement, LogicalPlan, WriteOp};
 use datafusion_sql::parser::{CopyToSource, CopyToStatement, ResetStatement, Statement};
 use datafusion_sql::planner::SqlToRel;
 use sqlparser::ast::{
-    self, ColumnOption, DescribeAlias, Expr, ObjectName, ObjectType, Query, Set, Value, ValueWithSpan,
+    self, ColumnOption, ContextModifier, DescribeAlias, Expr, ObjectName, ObjectType, Query, Set, Value,
+    ValueWithSpan,
 };
 
 use super::parameters::{self, Parameters};
@@ -28,16 +29,16 @@ pub enum Bound {
     /// Show how a query would run; `analyze`: run it and say how it went.
     Explain { analyze: bool, plan: LogicalPlan },
     /// Create a table with a query's rows.
-    CreateTableAs { name: String, query: LogicalPlan, if_not_exists: bool, or_replace: bool },
+    CreateTableAs { name: String, query: LogicalPlan, options: Create },
     /// Create an empty table. Fields that are not nullable came from NOT NULL.
-    CreateTable { name: String, schema: SchemaRef, if_not_exists: bool, or_replace: bool },
+    CreateTable { name: String, schema: SchemaRef, options: Create },
     /// Append a query's rows to a table, or replace its rows by them. The query has the table's columns, in
     /// the table's order and types.
     Insert { table: String, query: LogicalPlan, overwrite: bool },
     /// Keep the text of a query under a name. `sql` is what [`CatalogSnapshot::views`] shall hold.
-    CreateView { name: String, sql: String, or_replace: bool },
-    /// Drop tables or views.
-    Drop { kind: DropKind, names: Vec<String>, if_exists: bool },
+    CreateView { name: String, sql: String, options: Create },
+    /// Drop tables or views; `temporary`: of the session's own only.
+    Drop { kind: DropKind, names: Vec<String>, if_exists: bool, temporary: bool },
     /// Write a query's rows to files.
     Copy {
         query: LogicalPlan,
@@ -56,6 +57,15 @@ pub enum Bound {
     ShowTables,
     /// Show the columns of a table or view, or of a query's result.
     Describe { plan: LogicalPlan },
+}
+
+/// How CREATE makes a table or view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Create {
+    pub if_not_exists: bool,
+    pub or_replace: bool,
+    /// For the session alone, and until it ends.
+    pub temporary: bool,
 }
 
 /// What DROP drops.
@@ -208,7 +218,7 @@ impl Binder<'_> {
             ast::Statement::ExplainTable { table_name, .. } => {
                 Ok(Bound::Describe { plan: self.whole_table(&table_name)? })
             }
-            ast::Statement::CreateTable(ref t) => {
+            ast::Statement::CreateTable(mut t) => {
                 for column in &t.columns {
                     for option in &column.options {
                         if !matches!(option.option, ColumnOption::Null | ColumnOption::NotNull) {
@@ -222,8 +232,15 @@ impl Binder<'_> {
                 if !t.constraints.is_empty() {
                     return Err(PlanError::unsupported("A table constraint", "Leave it out."));
                 }
+                if t.global == Some(true) {
+                    return Err(PlanError::unsupported("GLOBAL TEMPORARY", "Leave GLOBAL out."));
+                }
                 let with_rows = t.query.is_some();
-                self.create_table(self.plan(statement)?, with_rows)
+                // datafusion-sql takes none of either.
+                let temporary = std::mem::take(&mut t.temporary);
+                t.global = None;
+                let plan = self.plan(ast::Statement::CreateTable(t))?;
+                self.create_table(plan, with_rows, temporary)
             }
             ast::Statement::CreateView(view) => self.create_view(view),
             ast::Statement::Insert(_) => match self.plan(statement)? {
@@ -253,15 +270,21 @@ impl Binder<'_> {
                         return Err(PlanError::unsupported(format!("DROP {other}"), "Drop tables or views."));
                     }
                 };
-                if cascade || purge || temporary || table.is_some() {
+                if cascade || purge || table.is_some() {
                     return Err(PlanError::unsupported("A modifier of DROP", "Write DROP TABLE name."));
                 }
-                Ok(Bound::Drop { kind, names: names.iter().map(object_key).collect(), if_exists })
+                let names = names.iter().map(object_key).collect();
+                Ok(Bound::Drop { kind, names, if_exists, temporary })
             }
             ast::Statement::Set(set) if parameters::count_in(&set)? > 0 => {
                 Err(PlanError::unsupported("A parameter in SET", "Write the value."))
             }
-            ast::Statement::Set(Set::SingleAssignment { scope: None, hivevar: false, variable, values }) => {
+            ast::Statement::Set(Set::SingleAssignment {
+                scope: None | Some(ContextModifier::Session),
+                hivevar: false,
+                variable,
+                values,
+            }) => {
                 let values = values.iter().map(setting_value).collect::<Vec<_>>();
                 Ok(Bound::Set { name: dotted(&variable), value: values.join(", ") })
             }
@@ -316,39 +339,47 @@ impl Binder<'_> {
         }
     }
 
-    fn create_table(&self, plan: LogicalPlan, with_rows: bool) -> Result<Bound> {
+    fn create_table(&self, plan: LogicalPlan, with_rows: bool, temporary: bool) -> Result<Bound> {
         let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(t)) = plan else {
             return Err(PlanError::internal("CREATE TABLE without DDL"));
         };
-        let (name, if_not_exists, or_replace) = (key(&t.name), t.if_not_exists, t.or_replace);
+        let name = key(&t.name);
+        let options = Create { if_not_exists: t.if_not_exists, or_replace: t.or_replace, temporary };
         let query = Arc::unwrap_or_clone(t.input);
         if with_rows {
-            return Ok(Bound::CreateTableAs { name, query, if_not_exists, or_replace });
+            return Ok(Bound::CreateTableAs { name, query, options });
         }
         let schema = query.schema().inner().clone();
         if schema.fields().is_empty() {
             return Err(PlanError::invalid("a table needs at least one column"));
         }
-        Ok(Bound::CreateTable { name, schema, if_not_exists, or_replace })
+        Ok(Bound::CreateTable { name, schema, options })
     }
 
-    fn create_view(&self, view: ast::CreateView) -> Result<Bound> {
+    fn create_view(&self, mut view: ast::CreateView) -> Result<Bound> {
         if parameters::count_in(&view.query)? > 0 {
             return Err(PlanError::unsupported("A parameter in a view", "Write the value."));
         }
         let name = object_key(&view.name);
-        let or_replace = view.or_replace;
+        let ast::CreateView { if_not_exists, or_replace, temporary, .. } = view;
+        let options = Create { if_not_exists, or_replace, temporary };
+        // datafusion-sql does not take it.
+        view.if_not_exists = false;
         let columns: Vec<String> = view.columns.iter().map(|c| c.name.to_string()).collect();
         let query = view.query.clone();
         // Planned for its errors alone; every use plans it again, against the catalog of that time.
-        self.plan(ast::Statement::CreateView(view))?;
+        let provider = Provider::new(self.provider.catalog(), 0, self.parameters);
+        let provider = if temporary { provider } else { provider.for_everybody() };
+        let binder =
+            Binder { provider: &provider, script: self.script, text: self.text, parameters: self.parameters };
+        binder.plan(ast::Statement::CreateView(view))?;
         let text = self.view_text(&query)?;
         let sql = if columns.is_empty() {
             text
         } else {
             format!("SELECT * FROM ({text}) AS v ({})", columns.join(", "))
         };
-        Ok(Bound::CreateView { name, sql, or_replace })
+        Ok(Bound::CreateView { name, sql, options })
     }
 
     /// The query's text, which must parse to the query again.

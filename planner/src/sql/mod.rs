@@ -30,7 +30,7 @@ mod using;
 #[cfg(test)]
 mod tests;
 
-pub use bind::{Bound, DropKind, bind, bind_values, parameter_types, plan};
+pub use bind::{Bound, Create, DropKind, bind, bind_values, parameter_types, plan};
 pub use parse::{ParsedStatement, parse};
 pub use provider::{CatalogTable, WorkTable};
 pub(crate) use provider::{catalog_table, work_table};

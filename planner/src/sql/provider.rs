@@ -93,6 +93,8 @@ pub(super) struct Provider<'a> {
     options: ConfigOptions,
     depth: usize,
     parameter: Option<Arc<ScalarUDF>>,
+    /// Temporary tables and views are refused: the plan is of a view that others see, too.
+    for_everybody: bool,
 }
 
 impl<'a> Provider<'a> {
@@ -105,7 +107,17 @@ impl<'a> Provider<'a> {
         options.sql_parser.enable_subquery_sort_elimination = true;
         // DuckDB's order: nulls last, whichever the direction. The conformance suite expects it.
         options.sql_parser.default_null_ordering = "nulls_last".into();
-        Provider { catalog, options, depth, parameter: parameters.function() }
+        Provider { catalog, options, depth, parameter: parameters.function(), for_everybody: false }
+    }
+
+    /// Refuses temporary tables and views from now on.
+    pub(super) fn for_everybody(self) -> Self {
+        Provider { for_everybody: true, ..self }
+    }
+
+    /// The catalog that the provider looks names up in.
+    pub(super) fn catalog(&self) -> &'a CatalogSnapshot {
+        self.catalog
     }
 
     fn view(&self, name: &str, sql: &str) -> Result<Arc<dyn TableSource>, PlanError> {
@@ -116,7 +128,9 @@ impl<'a> Provider<'a> {
             });
         }
         let statement = parse::parse_one(sql)?;
-        let plan = bind::query(&statement, self.catalog, self.depth + 1).map_err(|e| match e {
+        // Temporary tables of whoever uses a shared view are not what it was made of.
+        let seen = if self.catalog.is_temporary(name) { self.catalog } else { self.catalog.shared() };
+        let plan = bind::query(&statement, seen, self.depth + 1).map_err(|e| match e {
             PlanError::Invalid { message, hint } => {
                 PlanError::Invalid { message: format!("in view {name}: {message}"), hint }
             }
@@ -139,6 +153,11 @@ impl ContextProvider for Provider<'_> {
     fn get_table_source(&self, name: TableReference) -> datafusion_common::Result<Arc<dyn TableSource>> {
         let key = key(&name);
         for candidate in [key.clone(), key.to_lowercase()] {
+            if self.for_everybody && self.catalog.is_temporary(&candidate) {
+                let message = format!("others see the view, but not {candidate}, which is temporary");
+                let hint = Some("write CREATE TEMPORARY VIEW".into());
+                return Err(DataFusionError::External(Box::new(PlanError::Invalid { message, hint })));
+            }
             if let Some(table) = self.catalog.tables.get(&candidate) {
                 return Ok(Arc::new(CatalogTable { table: table.clone() }));
             }

@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 
 use crate::catalog::CatalogSnapshot;
 use crate::explain;
-use crate::sql::{self, Bound, DropKind};
+use crate::sql::{self, Bound, Create, DropKind};
 use crate::testing::{query, small};
 
 fn error(sql: &str) -> String {
@@ -70,7 +70,7 @@ fn statements_name_their_tables() {
 #[test]
 fn statements_are_bound() {
     match bound("CREATE TABLE IF NOT EXISTS n (a INTEGER NOT NULL, b DECIMAL(9,2), c VARCHAR(10))") {
-        Bound::CreateTable { name, schema, if_not_exists: true, or_replace: false } => {
+        Bound::CreateTable { name, schema, options: Create { if_not_exists: true, .. } } => {
             assert_eq!(name, "n");
             let types: Vec<_> =
                 schema.fields().iter().map(|f| (f.data_type().clone(), f.is_nullable())).collect();
@@ -81,7 +81,7 @@ fn statements_are_bound() {
         other => panic!("{other:?}"),
     }
     match bound("CREATE OR REPLACE TABLE n AS FROM t") {
-        Bound::CreateTableAs { name, query, if_not_exists: false, or_replace: true } => {
+        Bound::CreateTableAs { name, query, options: Create { or_replace: true, .. } } => {
             assert_eq!((name.as_str(), query.schema().fields().len()), ("n", 7));
         }
         other => panic!("{other:?}"),
@@ -95,7 +95,7 @@ fn statements_are_bound() {
         other => panic!("{other:?}"),
     }
     assert!(matches!(bound("DROP TABLE IF EXISTS a, b"),
-        Bound::Drop { kind: DropKind::Table, names, if_exists: true } if names == ["a", "b"]));
+        Bound::Drop { kind: DropKind::Table, names, if_exists: true, temporary: false } if names == ["a", "b"]));
     assert!(matches!(bound("EXPLAIN ANALYZE SELECT 1"), Bound::Explain { analyze: true, .. }));
     assert!(matches!(bound("SET Threads = 4"),
         Bound::Set { name, value } if name == "threads" && value == "4"));

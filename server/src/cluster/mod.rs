@@ -41,7 +41,7 @@ use crate::connect::Connector;
 use crate::control::control_server::ControlServer;
 use crate::data::fetch::FlightFetcher;
 use crate::data::serve::DataServer;
-use crate::flight_sql::FlightSql;
+use crate::flight_sql::{FlightSql, Limits};
 use crate::journal::{Found, Identity, Journal, StateDirectory};
 use crate::security::{Security, ServerAuth};
 
@@ -69,6 +69,7 @@ pub struct SchedulerSide {
     handle: ClusterHandle,
     data: DataServer,
     security: Security,
+    limits: Limits,
     results: Option<Arc<DurableResults>>,
     /// Nobody else may use it meanwhile.
     _state: Option<StateDirectory>,
@@ -102,7 +103,13 @@ impl SchedulerSide {
                 }
             });
         }
-        Ok(SchedulerSide { handle, data, security: security.clone(), results, _state: state })
+        let (security, limits) = (security.clone(), Limits::default());
+        Ok(SchedulerSide { handle, data, security, limits, results, _state: state })
+    }
+
+    /// Lets clients have other bounds than the usual ones.
+    pub fn with_limits(self, limits: Limits) -> SchedulerSide {
+        SchedulerSide { limits, ..self }
     }
 
     /// What the scheduler's port answers: clients by Flight SQL, workers that join, and those that ask for tables
@@ -113,7 +120,7 @@ impl SchedulerSide {
             .max_decoding_message_size(CONTROL_BYTES_MAX)
             .max_encoding_message_size(CONTROL_BYTES_MAX);
         let control = InterceptedService::new(control, ServerAuth::new(&self.security));
-        let mut sql = FlightSql::new(session).with_tickets(tickets);
+        let mut sql = FlightSql::new(session).with_tickets(tickets).with_limits(self.limits);
         if let Some(results) = &self.results {
             sql = sql.with_durable(results.clone());
         }

@@ -21,15 +21,19 @@ impl Statements {
         command: CommandStatementIngest,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<u64, Status> {
-        self.client.may_write()?;
         let options = options(command)?;
-        let _running = self.operations.start()?;
+        let session = if options.temporary {
+            self.caller.own_session()?
+        } else {
+            self.client.may_write()?;
+            self.caller.session()?
+        };
+        let _running = self.operations.start(&self.client.name, &session)?;
         let mut rows = PutRows::behind_command(request).await;
         let mut next = rows.next().await?;
         let Some(schema) = rows.schema().cloned() else {
             return Err(Status::invalid_argument("no rows were sent to ingest, and no schema"));
         };
-        let session = self.session.clone();
         let mut ingest = blocking(move || session.ingest(&options, &schema)).await?;
         while let Some(batch) = next {
             ingest = write(ingest, batch).await?;

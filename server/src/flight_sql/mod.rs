@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! call ─▶ ServerAuth ─▶ front (FlightService) ─┬─ ticket of another's ─▶ TicketHandler
-//!                                              ├─ schema, poll, cancel, session
+//!                                              ├─ sessions: which one is the client's
+//!                                              ├─ schema, poll, cancel, session options
 //!                                              └─▶ service (FlightSqlService) ─┬─▶ statements ─▶ engine::Session
 //!                                                                              ├─▶ parameters, ingest: rows put
 //!                                                                              └─▶ metadata
@@ -26,6 +27,8 @@ mod put;
 mod refusals;
 mod rows;
 mod service;
+mod session_options;
+mod sessions;
 mod statements;
 mod status;
 mod type_name;
@@ -46,9 +49,11 @@ use crate::cluster::DurableResults;
 use crate::security::{Security, ServerAuth};
 use front::Front;
 use service::Service;
+use sessions::Sessions;
 
 pub(crate) use message::{command_message, is_durable, table_rows};
 pub use operations::Limits;
+pub(crate) use sessions::{COOKIE, OFFER, SET_COOKIE, set_in, shown_with};
 
 /// Larger messages of a client are refused before they are read. Some send all rows of an ingest in one.
 pub const REQUEST_BYTES_MAX: usize = 64 << 20;
@@ -109,8 +114,9 @@ impl FlightSql {
     /// The service, behind the token, to be put beside others.
     pub fn server(self, security: &Security) -> FlightServer {
         let auth = ServerAuth::for_clients(security);
-        let service = Service::new(self.session, self.limits, self.durable);
-        let front = Front::new(service, self.tickets, auth.clone());
+        let service = Service::new(self.limits, self.durable);
+        let sessions = Sessions::new(self.session, self.limits, security.users.clone());
+        let front = Front::new(service, sessions, self.tickets, auth.clone());
         let server = FlightServiceServer::new(front).max_decoding_message_size(REQUEST_BYTES_MAX);
         InterceptedService::new(server, auth)
     }

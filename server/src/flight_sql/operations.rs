@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use arrow_flight::CancelStatus;
 use bytes::Bytes;
-use dovetail_engine::{Cancellation, Statement};
+use dovetail_engine::{Cancellation, Session, Statement};
 use parking_lot::Mutex;
 use tonic::Status;
 
+use super::refusals::over_limit;
 use crate::cluster::{DurableResults, Recovered};
 
 /// What clients can make the server keep.
@@ -23,12 +24,20 @@ pub struct Limits {
     pub unfetched: usize,
     /// How long they are kept.
     pub unfetched_age: Duration,
-    /// Statements that run or are fetched at the same time.
+    /// Statements that run or are fetched at the same time,
     pub running: usize,
+    /// and those of one user; whoever shows the server's token is one.
+    pub running_per_user: usize,
     /// Prepared statements.
     pub prepared: usize,
     /// How long one is kept that nobody uses.
     pub prepared_age: Duration,
+    /// Sessions, in total
+    pub sessions: usize,
+    /// and of one user.
+    pub sessions_per_user: usize,
+    /// How long one is kept that nobody uses.
+    pub session_idle: Duration,
 }
 
 impl Default for Limits {
@@ -37,16 +46,20 @@ impl Default for Limits {
             unfetched: 1000,
             unfetched_age: Duration::from_secs(300),
             running: 256,
+            running_per_user: 256,
             prepared: 1000,
             prepared_age: Duration::from_secs(3600),
+            sessions: 1000,
+            sessions_per_user: 250,
+            session_idle: Duration::from_secs(1800),
         }
     }
 }
 
 /// What a ticket gives.
 pub enum Promise {
-    /// A query's rows.
-    Query(Box<Statement>),
+    /// A query's rows, in the session that it was planned in.
+    Query(Box<Statement>, Arc<Session>),
     /// Nothing: the command was carried out when the ticket was made.
     Done,
     /// The rows of a query that another process has begun.
@@ -64,7 +77,14 @@ pub struct Operations {
 #[derive(Default)]
 struct All {
     unfetched: HashMap<Bytes, (Instant, Promise)>,
-    running: HashMap<Bytes, Cancellation>,
+    running: HashMap<Bytes, Started>,
+}
+
+struct Started {
+    cancellation: Cancellation,
+    user: Arc<str>,
+    /// Kept for as long as the statement runs.
+    session: Option<Arc<Session>>,
 }
 
 /// A statement that runs. When this is dropped the statement is stopped, if it has not ended by then.
@@ -86,30 +106,35 @@ impl Operations {
         let mut all = self.all.lock();
         all.unfetched.retain(|_, (since, _)| since.elapsed() < self.limits.unfetched_age);
         if all.unfetched.len() >= self.limits.unfetched {
-            return Err(Status::resource_exhausted(format!(
+            let message = format!(
                 "{} results wait to be fetched, and the server keeps no more; fetch or cancel some, or try again later",
                 self.limits.unfetched
-            )));
+            );
+            return Err(over_limit(owner, message));
         }
         let handle = random_handle(owner);
         all.unfetched.insert(handle.clone(), (Instant::now(), promise));
         Ok(handle)
     }
 
-    /// Redeems a promise, whose statement counts as running from now on.
-    pub fn redeem(&self, handle: &Bytes) -> Result<(Promise, Running), Status> {
+    /// Redeems a promise, whose statement counts as the user's from now on.
+    pub fn redeem(&self, handle: &Bytes, user: &Arc<str>) -> Result<(Promise, Running), Status> {
         let mut all = self.all.lock();
         // First, so that who is told to try again later can.
-        self.check_room(&all)?;
+        self.check_room(&all, user)?;
         let Some((since, promise)) = all.unfetched.remove(handle) else {
             let recovered = self.recovered(handle)?;
-            let running = self.enter(&mut all, handle.clone());
+            let running = self.enter(&mut all, handle.clone(), user, None);
             return Ok((Promise::Recovered(Box::new(recovered)), running));
         };
         if since.elapsed() >= self.limits.unfetched_age {
             return Err(unknown());
         }
-        let running = self.enter(&mut all, handle.clone());
+        let session = match &promise {
+            Promise::Query(_, session) => Some(session.clone()),
+            Promise::Done | Promise::Recovered(_) => None,
+        };
+        let running = self.enter(&mut all, handle.clone(), user, session);
         Ok((promise, running))
     }
 
@@ -125,27 +150,51 @@ impl Operations {
         }
     }
 
-    /// A statement runs whose result was not promised to anybody.
-    pub fn start(&self) -> Result<Running, Status> {
+    /// A statement of a user runs whose result was not promised to anybody.
+    pub fn start(&self, user: &Arc<str>, session: &Arc<Session>) -> Result<Running, Status> {
         let mut all = self.all.lock();
-        self.check_room(&all)?;
-        Ok(self.enter(&mut all, random_handle("")))
+        self.check_room(&all, user)?;
+        Ok(self.enter(&mut all, random_handle(""), user, Some(session.clone())))
     }
 
-    fn check_room(&self, all: &All) -> Result<(), Status> {
-        match all.running.len() < self.limits.running {
-            true => Ok(()),
-            false => Err(Status::resource_exhausted(format!(
+    fn check_room(&self, all: &All, user: &Arc<str>) -> Result<(), Status> {
+        if all.running.len() >= self.limits.running {
+            let message = format!(
                 "{} statements are running, and the server takes no more at a time; try again later",
                 self.limits.running
-            ))),
+            );
+            return Err(over_limit(user, message));
         }
+        if all.running.values().filter(|s| s.user == *user).count() >= self.limits.running_per_user {
+            let message = format!(
+                "{} statements of this user are running, and a user may have no more at a time; wait for one or cancel \
+                 it",
+                self.limits.running_per_user
+            );
+            return Err(over_limit(user, message));
+        }
+        Ok(())
     }
 
-    fn enter(&self, all: &mut All, handle: Bytes) -> Running {
+    fn enter(&self, all: &mut All, handle: Bytes, user: &Arc<str>, session: Option<Arc<Session>>) -> Running {
         let cancellation = Cancellation::default();
-        all.running.insert(handle.clone(), cancellation.clone());
+        let started = Started { cancellation: cancellation.clone(), user: user.clone(), session };
+        all.running.insert(handle.clone(), started);
         Running { handle, cancellation, all: self.all.clone(), durable: self.durable.clone() }
+    }
+
+    /// Stops and forgets all of a session.
+    pub fn end(&self, session: &Arc<Session>) {
+        let mut all = self.all.lock();
+        all.unfetched.retain(|_, (_, promise)| match promise {
+            Promise::Query(_, of) => !Arc::ptr_eq(of, session),
+            Promise::Done | Promise::Recovered(_) => true,
+        });
+        for started in all.running.values() {
+            if started.session.as_ref().is_some_and(|of| Arc::ptr_eq(of, session)) {
+                started.cancellation.cancel();
+            }
+        }
     }
 
     /// Stops or forgets what a handle stands for.
@@ -155,8 +204,8 @@ impl Operations {
             return Ok(CancelStatus::Cancelled);
         }
         match all.running.get(handle) {
-            Some(cancellation) => {
-                cancellation.cancel();
+            Some(started) => {
+                started.cancellation.cancel();
                 Ok(CancelStatus::Cancelling)
             }
             None => {
@@ -198,12 +247,16 @@ mod tests {
     use super::*;
     use crate::journal::{Journal, StateDirectory};
 
+    fn redeem(operations: &Operations, handle: &Bytes) -> Result<Running, Status> {
+        operations.redeem(handle, &"".into()).map(|(_, running)| running)
+    }
+
     #[test]
     fn a_promise_is_redeemed_once() {
         let operations = Operations::new(Limits::default(), None);
         let handle = operations.promise(Promise::Done, "").unwrap();
-        let running = operations.redeem(&handle).unwrap().1;
-        assert_eq!(operations.redeem(&handle).err().unwrap().code(), tonic::Code::NotFound);
+        let running = redeem(&operations, &handle).unwrap();
+        assert_eq!(redeem(&operations, &handle).err().unwrap().code(), tonic::Code::NotFound);
         assert_eq!(operations.cancel(&handle).unwrap(), CancelStatus::Cancelling);
         drop(running);
         assert_eq!(operations.cancel(&handle).unwrap_err().code(), tonic::Code::NotFound);
@@ -218,7 +271,7 @@ mod tests {
         operations.promise(Promise::Done, "").unwrap();
         assert_eq!(operations.promise(Promise::Done, "").unwrap_err().code(), tonic::Code::ResourceExhausted);
         std::thread::sleep(limits.unfetched_age);
-        assert_eq!(operations.redeem(&first).err().unwrap().code(), tonic::Code::NotFound);
+        assert_eq!(redeem(&operations, &first).err().unwrap().code(), tonic::Code::NotFound);
         operations.promise(Promise::Done, "").unwrap();
     }
 
@@ -230,22 +283,31 @@ mod tests {
         let handle = random_handle("");
         durable.expect(handle.clone(), Err("the reason".into()));
         let operations = Operations::new(Limits::default(), Some(durable));
-        assert_eq!(operations.redeem(&random_handle("")).err().unwrap().code(), tonic::Code::NotFound);
-        let told = operations.redeem(&handle).err().unwrap();
+        assert_eq!(redeem(&operations, &random_handle("")).err().unwrap().code(), tonic::Code::NotFound);
+        let told = redeem(&operations, &handle).err().unwrap();
         assert_eq!((told.code(), told.message()), (tonic::Code::Aborted, "the reason"));
-        assert_eq!(operations.redeem(&handle).err().unwrap().code(), tonic::Code::NotFound);
+        assert_eq!(redeem(&operations, &handle).err().unwrap().code(), tonic::Code::NotFound);
     }
 
     #[test]
     fn running_statements_are_bounded() {
-        let operations = Operations::new(Limits { running: 1, ..Limits::default() }, None);
-        let running = operations.start().unwrap();
-        let handle = operations.promise(Promise::Done, "").unwrap();
-        assert_eq!(operations.start().err().unwrap().code(), tonic::Code::ResourceExhausted);
-        assert_eq!(operations.redeem(&handle).err().unwrap().code(), tonic::Code::ResourceExhausted);
-        drop(running);
-        operations.start().unwrap();
+        let limits = Limits { running: 3, running_per_user: 2, ..Limits::default() };
+        let operations = Operations::new(limits, None);
+        let session = Arc::new(Session::new(dovetail_engine::SessionOptions::default()).unwrap());
+        let start = |user: &str| operations.start(&user.into(), &session).map_err(|e| e.code());
+        let exhausted = Some(tonic::Code::ResourceExhausted);
+        let (first, second) = (start("anna").unwrap(), start("anna").unwrap());
+        assert_eq!(start("anna").err(), exhausted);
+        let of_another = start("bert").unwrap();
+        let handle = operations.promise(Promise::Done, "carl").unwrap();
+        let redeem = || operations.redeem(&handle, &"carl".into()).map_err(|e| e.code());
+        assert_eq!(start("carl").err(), exhausted);
+        assert_eq!(redeem().err(), exhausted);
+        drop((first, of_another));
         // Who was told to try again later does so.
-        operations.redeem(&handle).unwrap();
+        redeem().unwrap();
+        start("anna").unwrap();
+        operations.end(&session);
+        assert!(second.cancellation.is_cancelled());
     }
 }

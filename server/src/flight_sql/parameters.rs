@@ -13,7 +13,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow_flight::sql::server::PeekableFlightDataStream;
 use dovetail_engine::catalog::warehouse::slice_bytes;
-use dovetail_engine::{Result as EngineResult, ValueRows, Values};
+use dovetail_engine::{Effect, Result as EngineResult, ValueRows, Values};
 use tonic::{Request, Status};
 
 use super::operations::Promise;
@@ -111,8 +111,12 @@ impl Statements {
             return self.update(sql).await;
         };
         self.client.may_write()?;
-        let running = self.operations.start()?;
-        let (session, cancellation) = (self.session.clone(), running.cancellation.clone());
+        let session = match self.describe(sql.clone()).await?.effect {
+            Effect::Session => self.caller.own_session()?,
+            Effect::Nothing | Effect::Database => self.caller.session()?,
+        };
+        let running = self.operations.start(&self.client.name, &session)?;
+        let cancellation = running.cancellation.clone();
         blocking(move || session.run_each(&sql, bound.values(), &cancellation)).await
     }
 }

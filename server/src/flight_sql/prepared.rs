@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::operations::{Limits, random_handle};
 use super::parameters::Bound;
+use super::refusals::over_limit;
 
 /// Of the parameters that all statements together are bound to.
 const BOUND_BYTES_MAX: usize = 256 << 20;
@@ -46,10 +47,11 @@ impl PreparedStatements {
         let mut all = self.all.lock();
         all.retain(|_, p| p.used.elapsed() < self.limits.prepared_age);
         if all.len() >= self.limits.prepared {
-            return Err(Status::resource_exhausted(format!(
+            let message = format!(
                 "{} statements are prepared, and the server keeps no more; close some",
                 self.limits.prepared
-            )));
+            );
+            return Err(over_limit(owner, message));
         }
         let handle = random_handle(owner);
         let run = PreparedRun { sql, is_query, bound: None };
@@ -66,16 +68,15 @@ impl PreparedStatements {
     }
 
     /// Binds a statement to parameters, or to none, in the place of those before.
-    pub fn bind(&self, handle: &Bytes, bound: Option<Bound>) -> Result<(), Status> {
+    pub fn bind(&self, handle: &Bytes, bound: Option<Bound>, owner: &str) -> Result<(), Status> {
         let mut all = self.all.lock();
         let others = all.iter().filter(|(other, _)| *other != handle);
         let bytes: usize = others.filter_map(|(_, p)| Some(p.run.bound.as_ref()?.bytes)).sum();
         let prepared = all.get_mut(handle).ok_or_else(unknown)?;
         prepared.used = Instant::now();
         if bytes + bound.as_ref().map_or(0, |b| b.bytes) > BOUND_BYTES_MAX {
-            return Err(Status::resource_exhausted(
-                "the server keeps no more parameters of prepared statements; close some statements",
-            ));
+            let message = "the server keeps no more parameters of prepared statements; close some statements";
+            return Err(over_limit(owner, message.to_owned()));
         }
         prepared.run.bound = bound;
         Ok(())

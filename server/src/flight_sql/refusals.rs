@@ -1,5 +1,5 @@
-//! What of Flight SQL is refused, in the words that the user reads: transactions, Substrait; and requests that are
-//! none.
+//! What of Flight SQL is refused, in the words that the user reads: transactions, Substrait; requests that are none;
+//! more than somebody may have.
 
 use bytes::Bytes;
 use tonic::Status;
@@ -10,6 +10,12 @@ pub fn refuse_transaction(id: &Option<Bytes>) -> Result<(), Status> {
         Some(id) if !id.is_empty() => Err(no_transactions()),
         _ => Ok(()),
     }
+}
+
+/// More than a user, or all together, may have. The log has it too.
+pub fn over_limit(user: &str, message: String) -> Status {
+    tracing::warn!(user, "refused: {message}");
+    Status::resource_exhausted(message)
 }
 
 /// There are none.

@@ -11,6 +11,7 @@ use dovetail_engine::ResultStream;
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 use tonic::Status;
+use tracing::Instrument;
 
 use super::FlightStream;
 use super::operations::Running;
@@ -26,7 +27,7 @@ const MESSAGE_BYTES: usize = 1_000_000;
 /// The rows of a statement. `running` ends with the stream, however that ends.
 pub fn stream_of(result: ResultStream, schema: SchemaRef, running: Running) -> FlightStream {
     let (send, receive) = mpsc::channel(BATCHES_AHEAD);
-    tokio::spawn(fetch(result, schema.clone(), send));
+    tokio::spawn(fetch(result, schema.clone(), send).in_current_span());
     let batches = stream::unfold(Some((receive, running)), |open| async move {
         let (mut receive, running) = open?;
         match receive.recv().await {

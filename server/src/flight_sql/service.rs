@@ -14,7 +14,7 @@ use arrow_flight::{
     Action, CancelStatus, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
 };
 use bytes::Bytes;
-use dovetail_engine::{Session, Values};
+use dovetail_engine::Values;
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
@@ -25,6 +25,7 @@ use super::parameters::Bound;
 use super::prepared::{PreparedRun, PreparedStatements};
 use super::refusals::{malformed, no_substrait, no_transactions, refuse_transaction};
 use super::rows::stream_of_batches;
+use super::sessions::Caller;
 use super::statements::{Promised, Statements};
 use crate::cluster::DurableResults;
 use crate::security::users::Identity;
@@ -32,7 +33,7 @@ use crate::security::users::Identity;
 /// Flight SQL over a session.
 #[derive(Clone)]
 pub struct Service {
-    statements: Statements,
+    operations: Operations,
     prepared: Arc<PreparedStatements>,
     limits: Limits,
 }
@@ -41,25 +42,34 @@ type DoGet = Result<Response<<Service as FlightService>::DoGetStream>, Status>;
 type Info = Result<Response<FlightInfo>, Status>;
 
 impl Service {
-    pub fn new(session: Arc<Session>, limits: Limits, durable: Option<Arc<DurableResults>>) -> Service {
-        let (operations, client) = (Operations::new(limits, durable), Identity::administrator());
-        let statements = Statements { session, operations, client };
-        Service { statements, prepared: Arc::new(PreparedStatements::new(limits)), limits }
+    pub fn new(limits: Limits, durable: Option<Arc<DurableResults>>) -> Service {
+        let prepared = Arc::new(PreparedStatements::new(limits));
+        Service { operations: Operations::new(limits, durable), prepared, limits }
     }
 
     /// The statements of whoever makes a call.
     fn statements_of<T>(&self, request: &Request<T>) -> Result<Statements, Status> {
-        Ok(Statements { client: caller(request)?, ..self.statements.clone() })
+        let caller = caller_of(request)?;
+        Ok(Statements { client: caller.identity.clone(), caller, operations: self.operations.clone() })
+    }
+
+    /// Ends the session of whoever makes a call, with all that runs in it.
+    pub fn end_session(&self, caller: &Caller) {
+        if let Some(session) = caller.end() {
+            self.operations.end(&session);
+            session.drop_temporary();
+        }
     }
 
     /// The schema of what a command asks for, as IPC. Nothing runs.
-    pub async fn schema(&self, command: &Bytes, client: &Identity) -> Result<Bytes, Status> {
-        let any = Any::decode(command.as_ref()).map_err(|e| malformed(&e))?;
+    pub async fn schema(&self, r: &Request<FlightDescriptor>) -> Result<Bytes, Status> {
+        let statements = self.statements_of(r)?;
+        let any = Any::decode(r.get_ref().cmd.as_ref()).map_err(|e| malformed(&e))?;
         let schema = match Command::try_from(any).map_err(|e| malformed(&e))? {
-            Command::CommandStatementQuery(c) => self.statements.describe(c.query).await?.schema,
+            Command::CommandStatementQuery(c) => statements.describe(c.query).await?.schema,
             Command::CommandPreparedStatementQuery(c) => {
-                let run = self.prepared.run(own(client, &c.prepared_statement_handle)?)?;
-                self.statements.describe(run.sql).await?.schema
+                let run = self.prepared.run(own(&statements.client, &c.prepared_statement_handle)?)?;
+                statements.describe(run.sql).await?.schema
             }
             other => match Listing::of(other) {
                 Some(listing) => listing.schema()?,
@@ -76,7 +86,7 @@ impl Service {
             let ticket = endpoint.ticket.as_ref().map(|t| Any::decode(t.ticket.as_ref()));
             let ticket = ticket.transpose().map_err(|e| malformed(&e))?;
             if let Some(Ok(Command::TicketStatementQuery(ticket))) = ticket.map(Command::try_from) {
-                status = self.statements.operations.cancel(own(client, &ticket.statement_handle)?)?;
+                status = self.operations.cancel(own(client, &ticket.statement_handle)?)?;
             }
         }
         Ok(status)
@@ -107,7 +117,7 @@ impl Service {
         info.schema = ipc(&promised.schema)?;
         if let Some(done) = promised.command {
             info = info.with_app_metadata(command_metadata(&done.message));
-        } else if self.statements.operations.outlive_the_process() {
+        } else if self.operations.outlive_the_process() {
             info = info.with_app_metadata(durable_metadata());
         }
         Ok(Response::new(info))
@@ -127,8 +137,10 @@ impl Service {
         Ok(Response::new(info))
     }
 
-    async fn listing(&self, listing: impl Into<Listing>) -> DoGet {
-        let batch = metadata::rows(&self.statements.session, listing.into()).await?;
+    async fn listing<T>(&self, listing: impl Into<Listing>, r: &Request<T>) -> DoGet {
+        // Other listings say the same in every session, and are there also when the client's has ended.
+        let session = || caller_of(r)?.session();
+        let batch = metadata::rows(session, listing.into()).await?;
         Ok(Response::new(stream_of_batches(batch.schema(), vec![batch])))
     }
 }
@@ -245,44 +257,44 @@ impl FlightSqlService for Service {
         Ok(Response::new(statements.redeem_once(&promised.handle).await?))
     }
 
-    async fn do_get_catalogs(&self, c: CommandGetCatalogs, _: Request<Ticket>) -> DoGet {
-        self.listing(c).await
+    async fn do_get_catalogs(&self, c: CommandGetCatalogs, r: Request<Ticket>) -> DoGet {
+        self.listing(c, &r).await
     }
 
-    async fn do_get_schemas(&self, c: CommandGetDbSchemas, _: Request<Ticket>) -> DoGet {
-        self.listing(c).await
+    async fn do_get_schemas(&self, c: CommandGetDbSchemas, r: Request<Ticket>) -> DoGet {
+        self.listing(c, &r).await
     }
 
-    async fn do_get_tables(&self, c: CommandGetTables, _: Request<Ticket>) -> DoGet {
-        self.listing(c).await
+    async fn do_get_tables(&self, c: CommandGetTables, r: Request<Ticket>) -> DoGet {
+        self.listing(c, &r).await
     }
 
-    async fn do_get_table_types(&self, c: CommandGetTableTypes, _: Request<Ticket>) -> DoGet {
-        self.listing(c).await
+    async fn do_get_table_types(&self, c: CommandGetTableTypes, r: Request<Ticket>) -> DoGet {
+        self.listing(c, &r).await
     }
 
-    async fn do_get_sql_info(&self, c: CommandGetSqlInfo, _: Request<Ticket>) -> DoGet {
-        self.listing(c).await
+    async fn do_get_sql_info(&self, c: CommandGetSqlInfo, r: Request<Ticket>) -> DoGet {
+        self.listing(c, &r).await
     }
 
-    async fn do_get_primary_keys(&self, c: CommandGetPrimaryKeys, _: Request<Ticket>) -> DoGet {
-        self.listing(c).await
+    async fn do_get_primary_keys(&self, c: CommandGetPrimaryKeys, r: Request<Ticket>) -> DoGet {
+        self.listing(c, &r).await
     }
 
-    async fn do_get_exported_keys(&self, c: CommandGetExportedKeys, _: Request<Ticket>) -> DoGet {
-        self.listing(c).await
+    async fn do_get_exported_keys(&self, c: CommandGetExportedKeys, r: Request<Ticket>) -> DoGet {
+        self.listing(c, &r).await
     }
 
-    async fn do_get_imported_keys(&self, c: CommandGetImportedKeys, _: Request<Ticket>) -> DoGet {
-        self.listing(c).await
+    async fn do_get_imported_keys(&self, c: CommandGetImportedKeys, r: Request<Ticket>) -> DoGet {
+        self.listing(c, &r).await
     }
 
-    async fn do_get_cross_reference(&self, c: CommandGetCrossReference, _: Request<Ticket>) -> DoGet {
-        self.listing(c).await
+    async fn do_get_cross_reference(&self, c: CommandGetCrossReference, r: Request<Ticket>) -> DoGet {
+        self.listing(c, &r).await
     }
 
-    async fn do_get_xdbc_type_info(&self, c: CommandGetXdbcTypeInfo, _: Request<Ticket>) -> DoGet {
-        self.listing(c).await
+    async fn do_get_xdbc_type_info(&self, c: CommandGetXdbcTypeInfo, r: Request<Ticket>) -> DoGet {
+        self.listing(c, &r).await
     }
 
     async fn do_get_fallback(&self, _: Request<Ticket>, message: Any) -> DoGet {
@@ -318,7 +330,7 @@ impl FlightSqlService for Service {
     ) -> Result<DoPutPreparedStatementResult, Status> {
         let client = caller(&r)?;
         let bound = Bound::receive(r).await?;
-        self.prepared.bind(own(&client, &c.prepared_statement_handle)?, bound)?;
+        self.prepared.bind(own(&client, &c.prepared_statement_handle)?, bound, &client.name)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(c.prepared_statement_handle) })
     }
 
@@ -352,11 +364,12 @@ impl FlightSqlService for Service {
         r: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         refuse_transaction(&c.transaction_id)?;
-        let described = self.statements.describe(c.query.clone()).await.map_err(|e| match e.code() {
-            // It is the statement that is not supported. Drivers would take it that preparing is not, and go on.
-            Code::Unimplemented => Status::invalid_argument(e.message()),
-            _ => e,
-        })?;
+        let described =
+            self.statements_of(&r)?.describe(c.query.clone()).await.map_err(|e| match e.code() {
+                // It is the statement that is not supported. Drivers would take it that preparing is not, and go on.
+                Code::Unimplemented => Status::invalid_argument(e.message()),
+                _ => e,
+            })?;
         // No bytes at all tell drivers that the statement is an update.
         let dataset_schema = if described.is_query { ipc(&described.schema)? } else { Bytes::new() };
         let parameter_schema = ipc(&described.parameters)?;
@@ -408,8 +421,16 @@ impl FlightSqlService for Service {
 
 /// Who makes a call.
 pub fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
-    let identity = request.extensions().get::<Identity>().cloned();
-    identity.ok_or_else(|| Status::internal("internal error: a call of nobody; please report it"))
+    request.extensions().get::<Identity>().cloned().ok_or_else(nobody)
+}
+
+/// Who makes a call, and in which session.
+pub fn caller_of<T>(request: &Request<T>) -> Result<Caller, Status> {
+    request.extensions().get::<Caller>().cloned().ok_or_else(nobody)
+}
+
+fn nobody() -> Status {
+    Status::internal("internal error: a call of nobody; please report it")
 }
 
 /// A handle of the client's own. Another's is as good as none.

@@ -10,11 +10,14 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
-use dovetail_engine::{Cancellation, Description, ResultStream, Session, Statement, StatementKind, Values};
+use dovetail_engine::{
+    Cancellation, Description, Effect, ResultStream, Session, Statement, StatementKind, Values,
+};
 use tonic::Status;
 
 use super::operations::{Operations, Promise, Running};
 use super::rows::{stream_of, stream_of_batches};
+use super::sessions::Caller;
 use super::status::{lost, status};
 use super::wire::wire_schema;
 use super::{FlightStream, SQL_BYTES_MAX};
@@ -23,9 +26,10 @@ use crate::security::users::Identity;
 /// Runs statements of a client.
 #[derive(Clone)]
 pub struct Statements {
-    pub session: Arc<Session>,
     pub operations: Operations,
     pub client: Identity,
+    /// The client's session.
+    pub caller: Caller,
 }
 
 /// What a client is told of a statement before it fetches the rows.
@@ -46,23 +50,25 @@ impl Statements {
     /// What a statement takes and gives, in types of the wire. Nothing runs.
     pub async fn describe(&self, sql: String) -> Result<Description, Status> {
         check_length(&sql)?;
-        let session = self.session.clone();
-        let Description { schema, is_query, parameters } = blocking(move || session.describe(&sql)).await?;
-        Ok(Description { schema: wire_schema(&schema), is_query, parameters: wire_schema(&parameters) })
+        let session = self.caller.session()?;
+        let described = blocking(move || session.describe(&sql)).await?;
+        let (schema, parameters) = (wire_schema(&described.schema), wire_schema(&described.parameters));
+        Ok(Description { schema, parameters, ..described })
     }
 
     /// Plans a query, or carries out a command.
     pub async fn promise(&self, sql: String, values: Values) -> Result<Promised, Status> {
-        let statement = self.prepare(sql, values).await?;
+        let (statement, session) = self.prepare(sql, values).await?;
         if statement.is_query {
             let schema = wire_schema(&statement.schema);
-            let handle = self.operations.promise(Promise::Query(Box::new(statement)), &self.client.name)?;
+            let promise = Promise::Query(Box::new(statement), session);
+            let handle = self.operations.promise(promise, &self.client.name)?;
             return Ok(Promised { handle, schema, command: None });
         }
-        self.client.may_write()?;
+        self.client.may(statement.effect)?;
         // Before the command, so that it is not carried out and then refused.
         let handle = self.operations.promise(Promise::Done, &self.client.name)?;
-        match self.carry_out(statement).await {
+        match self.carry_out(statement, session).await {
             Ok(done) => Ok(Promised { handle, schema: Arc::new(Schema::empty()), command: Some(done) }),
             Err(e) => {
                 // The promise may have become old in the meantime.
@@ -74,13 +80,13 @@ impl Statements {
 
     /// Carries out a command; the number of rows that it changed.
     pub async fn update(&self, sql: String) -> Result<u64, Status> {
-        let statement = self.prepare(sql, Values::default()).await?;
+        let (statement, session) = self.prepare(sql, Values::default()).await?;
         if statement.is_query {
             return Err(Status::invalid_argument(
                 "this statement has rows and changes nothing: run it as a query, not as an update",
             ));
         }
-        Ok(self.carry_out(statement).await?.rows)
+        Ok(self.carry_out(statement, session).await?.rows)
     }
 
     /// Runs what was promised, and gives its rows.
@@ -94,13 +100,13 @@ impl Statements {
     }
 
     async fn fetch(&self, handle: &Bytes, may_come_back: bool) -> Result<FlightStream, Status> {
-        let (promise, running) = self.operations.redeem(handle)?;
+        let (promise, running) = self.operations.redeem(handle, &self.client.name)?;
         match promise {
             Promise::Done => Ok(stream_of_batches(Arc::new(Schema::empty()), vec![])),
-            Promise::Query(statement) if may_come_back => {
-                self.rows(statement.with_handle(handle.to_vec()), running).await
+            Promise::Query(statement, session) if may_come_back => {
+                self.rows(statement.with_handle(handle.to_vec()), session, running).await
             }
-            Promise::Query(statement) => self.rows(*statement, running).await,
+            Promise::Query(statement, session) => self.rows(*statement, session, running).await,
             Promise::Recovered(recovered) => {
                 let (schema, cancellation) = (wire_schema(&recovered.schema), running.cancellation.clone());
                 let result = blocking(move || recovered.wait(&cancellation)).await?;
@@ -109,32 +115,52 @@ impl Statements {
         }
     }
 
-    async fn rows(&self, statement: Statement, running: Running) -> Result<FlightStream, Status> {
+    async fn rows(
+        &self,
+        statement: Statement,
+        session: Arc<Session>,
+        running: Running,
+    ) -> Result<FlightStream, Status> {
         let schema = wire_schema(&statement.schema);
-        let result = self.run(statement, &running.cancellation).await?;
+        let result = run(statement, session, &running.cancellation).await?;
         Ok(stream_of(result, schema, running))
     }
 
-    async fn carry_out(&self, statement: Statement) -> Result<Done, Status> {
-        self.client.may_write()?;
-        let running = self.operations.start()?;
-        let result = self.run(statement, &running.cancellation).await?;
+    async fn carry_out(&self, statement: Statement, session: Arc<Session>) -> Result<Done, Status> {
+        self.client.may(statement.effect)?;
+        let running = self.operations.start(&self.client.name, &session)?;
+        let result = run(statement, session, &running.cancellation).await?;
         let StatementKind::Command { message } = result.kind.clone() else {
             return Err(Status::internal("internal error: a command had rows; please report it"));
         };
         Ok(Done { message, rows: changed(result) })
     }
 
-    async fn prepare(&self, sql: String, values: Values) -> Result<Statement, Status> {
+    /// A planned statement, and the session to run it in: the client's own if it changes what is the session's.
+    async fn prepare(&self, sql: String, values: Values) -> Result<(Statement, Arc<Session>), Status> {
         check_length(&sql)?;
-        let session = self.session.clone();
-        blocking(move || session.prepare_with(&sql, &values)).await
+        let session = self.caller.session()?;
+        let (planned, again) = (session.clone(), (sql.clone(), values.clone()));
+        let statement = blocking(move || planned.prepare_with(&sql, &values)).await?;
+        if statement.effect != Effect::Session {
+            return Ok((statement, session));
+        }
+        let own = self.caller.own_session()?;
+        if Arc::ptr_eq(&own, &session) {
+            return Ok((statement, session));
+        }
+        let (planned, (sql, values)) = (own.clone(), again);
+        Ok((blocking(move || planned.prepare_with(&sql, &values)).await?, own))
     }
+}
 
-    async fn run(&self, statement: Statement, cancellation: &Cancellation) -> Result<ResultStream, Status> {
-        let (session, cancellation) = (self.session.clone(), cancellation.clone());
-        blocking(move || session.run_statement(statement, &cancellation)).await
-    }
+async fn run(
+    statement: Statement,
+    session: Arc<Session>,
+    cancellation: &Cancellation,
+) -> Result<ResultStream, Status> {
+    let cancellation = cancellation.clone();
+    blocking(move || session.run_statement(statement, &cancellation)).await
 }
 
 fn check_length(sql: &str) -> Result<(), Status> {

@@ -29,8 +29,10 @@ pub fn status(e: &EngineError) -> Status {
         EngineError::Shuffle(_) => Code::Internal,
         EngineError::Cancelled => Code::Cancelled,
     };
-    if code == Code::Internal {
-        tracing::error!(error = %e, "a statement failed");
+    match code {
+        Code::Internal => tracing::error!(error = %e, "a statement failed"),
+        Code::ResourceExhausted => tracing::warn!(error = %e, "refused: a statement has met a limit"),
+        _ => {}
     }
     Status::new(code, shortened(paragraph(e)))
 }

@@ -1,7 +1,9 @@
-//! The connection itself: a channel, the token on each call, and the threads that read from it.
+//! The connection itself: a channel, the token and the session's cookie on each call, and the threads that read from
+//! it. The session ends with it.
 
 use std::time::Duration;
 
+use arrow_flight::Action;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
@@ -12,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::ServerAddress;
+use super::cookies::{Cookies, SessionId};
 use crate::error::{Result, ServerError};
 use crate::listen::chain;
 use crate::security::{ClientAuth, Security};
@@ -23,13 +26,17 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// A server's message; one row may be large.
 const RESPONSE_BYTES_MAX: usize = 1 << 30;
 
-/// A Flight SQL client that shows the token.
-pub type Client = FlightSqlServiceClient<InterceptedService<Channel, ClientAuth>>;
+/// For the server to hear that the session has ended; it ends an idle one by itself.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A Flight SQL client that shows the token and the session's cookie.
+pub type Client = FlightSqlServiceClient<InterceptedService<Cookies<Channel>, ClientAuth>>;
 
 /// An open connection.
 pub struct Connection {
     url: String,
     client: Client,
+    session: SessionId,
     /// Last, so that it outlives what it drives.
     runtime: Runtime,
 }
@@ -65,9 +72,12 @@ impl Connection {
             .enable_all()
             .build()?;
         let channel = runtime.block_on(endpoint.connect()).map_err(failed)?;
-        let intercepted = InterceptedService::new(channel, ClientAuth::new(security)?);
+        let session = SessionId::new();
+        let calls = Cookies::new(channel, session.clone());
+        let intercepted = InterceptedService::new(calls, ClientAuth::new(security)?);
         let inner = FlightServiceClient::new(intercepted).max_decoding_message_size(RESPONSE_BYTES_MAX);
-        Ok(Connection { url, client: FlightSqlServiceClient::new_from_inner(inner), runtime })
+        let client = FlightSqlServiceClient::new_from_inner(inner);
+        Ok(Connection { url, client, session, runtime })
     }
 
     pub fn client(&self) -> Client {
@@ -105,6 +115,17 @@ impl Connection {
             }
             Code::ResourceExhausted => EngineError::Resources(said.to_owned()),
             _ => EngineError::execution(said),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.session.is_begun() {
+            let mut client = self.client();
+            let close = client.do_action(Action::new("CloseSession", ""));
+            // Whether it is heard or not, nothing is left to do.
+            let _ = self.runtime.block_on(async { tokio::time::timeout(CLOSE_TIMEOUT, close).await });
         }
     }
 }

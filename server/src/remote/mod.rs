@@ -9,6 +9,7 @@
 
 mod address;
 mod connect;
+mod cookies;
 mod reconnect;
 
 use std::sync::Arc;
@@ -184,8 +185,9 @@ fn tables_of(batch: &RecordBatch, tables: &mut Vec<TableInfo>) -> Result<()> {
             false => Schema::try_from(IpcMessage(Bytes::copy_from_slice(schemas.value(row))))?,
         };
         let is_view = types.value(row).eq_ignore_ascii_case("view");
+        let is_temporary = types.value(row).eq_ignore_ascii_case("local temporary");
         let (name, rows) = (names.value(row).to_owned(), table_rows(&schema));
-        tables.push(TableInfo { name, schema: Arc::new(schema), rows, is_view });
+        tables.push(TableInfo { name, schema: Arc::new(schema), rows, is_view, is_temporary });
     }
     Ok(())
 }

@@ -110,7 +110,8 @@ impl Interceptor for ServerAuth {
             }
             Err(refused) => {
                 let from = request.remote_addr().map_or_else(|| "unknown".to_owned(), |a| a.to_string());
-                tracing::warn!(from, "refused a call: {}", refused.message());
+                let user = claimed(request.metadata());
+                tracing::warn!(from, user, "refused a call: {}", refused.message());
                 Err(refused)
             }
         }
@@ -137,6 +138,14 @@ impl Interceptor for ClientAuth {
             request.metadata_mut().insert(HEADER, header.clone());
         }
         Ok(request)
+    }
+}
+
+/// The name that a call which was refused has shown; empty if it has shown none.
+fn claimed(headers: &MetadataMap) -> String {
+    match headers.get(HEADER).and_then(|value| shown_in(value.as_bytes())) {
+        Some(Shown::Basic { name, .. }) => String::from_utf8_lossy(&name).into_owned(),
+        Some(Shown::Bearer(_)) | None => String::new(),
     }
 }
 

@@ -12,6 +12,7 @@ import pyarrow.compute as compute
 from served import Server, ServedTest
 
 MILLION = 1_000_000
+COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
 
 
 def batches(rows, size=50_000):
@@ -55,8 +56,10 @@ class Ingest(ServedTest):
         self.assertEqual(self.rows("SELECT count(*), max(a) FROM both"), [(6, 13)])
 
     def test_temporary_tables_leave_no_file(self):
-        self.cursor.adbc_ingest("passing", batches(10), temporary=True)
-        self.assertEqual(self.rows("SELECT count(*) FROM passing"), [(10,)])
+        with self.server.connect(**COOKIES) as connection, connection.cursor() as cursor:
+            cursor.adbc_ingest("passing", batches(10), temporary=True)
+            cursor.execute("SELECT count(*) FROM passing")
+            self.assertEqual(cursor.fetchall(), [(10,)])
         self.assertFalse(os.path.exists(os.path.join(self.warehouse, "passing")))
 
     def test_without_rows(self):
@@ -88,7 +91,7 @@ class Ingest(ServedTest):
     def test_no_warehouse(self):
         server = Server()
         self.addCleanup(server.stop)
-        with server.connect() as connection, connection.cursor() as cursor:
+        with server.connect(**COOKIES) as connection, connection.cursor() as cursor:
             self.refused(dbapi.NotSupportedError, "--warehouse", cursor.adbc_ingest, "t", batches(1))
             self.assertEqual(cursor.adbc_ingest("t", batches(5), temporary=True), 5)
 

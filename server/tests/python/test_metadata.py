@@ -66,7 +66,7 @@ class Metadata(ServedTest):
         self.refused(dbapi.ProgrammingError, "", self.connection.adbc_get_table_schema, "nowhere")
 
     def test_kinds_and_information(self):
-        self.assertEqual(self.connection.adbc_get_table_types(), ["BASE TABLE", "VIEW"])
+        self.assertEqual(self.connection.adbc_get_table_types(), ["BASE TABLE", "LOCAL TEMPORARY", "VIEW"])
         information = self.connection.adbc_get_info()
         self.assertEqual(information["vendor_name"], "Dovetail")
         self.assertTrue(information["vendor_version"] and information["vendor_arrow_version"])

@@ -57,7 +57,7 @@ impl Served {
         Served::over(options, security, limits, tickets)
     }
 
-    fn over(
+    pub fn over(
         options: SessionOptions,
         security: Security,
         limits: Limits,

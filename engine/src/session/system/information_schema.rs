@@ -41,9 +41,9 @@ pub fn schemata(_: &Session) -> Result<SystemTable> {
 
 pub fn tables(session: &Session) -> Result<SystemTable> {
     let mut table = SystemTable::new(OF_TABLES);
-    for TableInfo { name, is_view, .. } in session.tables()? {
-        let kind = if is_view { "VIEW" } else { "BASE TABLE" };
-        table.push(&[Value::Text(CATALOG), Value::Text(SCHEMA), Value::Text(&name), Value::Text(kind)]);
+    for known in session.tables()? {
+        let (name, kind) = (&known.name, known.table_type());
+        table.push(&[Value::Text(CATALOG), Value::Text(SCHEMA), Value::Text(name), Value::Text(kind)]);
     }
     for (name, _) in TABLES {
         let (schema, name) = name.split_once('.').unwrap_or((SCHEMA, name));
@@ -54,7 +54,7 @@ pub fn tables(session: &Session) -> Result<SystemTable> {
 
 pub fn views(session: &Session) -> Result<SystemTable> {
     let mut table = SystemTable::new(OF_VIEWS);
-    for (name, sql) in &session.catalog.snapshot()?.views {
+    for (name, sql) in &session.snapshot()?.views {
         table.push(&[Value::Text(CATALOG), Value::Text(SCHEMA), Value::Text(name), Value::Text(sql)]);
     }
     Ok(table)

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::super::{Session, command};
+use super::super::Session;
 use super::rows::{Column, SystemTable, Value};
 use crate::error::Result;
 use crate::session::cluster::{TaskState, WorkerState};
@@ -60,7 +60,7 @@ pub fn queries(session: &Session) -> Result<SystemTable> {
 
 pub fn settings(session: &Session) -> Result<SystemTable> {
     let mut table = SystemTable::new(SETTINGS);
-    for (name, value) in command::settings(session) {
+    for (name, value) in session.settings() {
         table.push(&[Value::Text(name), Value::Text(&value)]);
     }
     Ok(table)

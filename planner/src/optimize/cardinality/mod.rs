@@ -27,6 +27,7 @@ use datafusion_common::Column;
 use datafusion_expr::{Expr, FetchType, LogicalPlan, SkipType, TableScan};
 
 use crate::catalog::CatalogSnapshot;
+use crate::sql::catalog_table;
 pub use column::{ColumnEstimate, Distribution, Origin, position};
 
 /// Rows of a table about which nothing is known.
@@ -170,7 +171,10 @@ impl Estimate {
 fn table_scan(scan: &TableScan, catalog: &CatalogSnapshot) -> Estimate {
     let schema = scan.source.schema();
     let name = scan.table_name.table();
-    let table = catalog.tables.get(name).or_else(|| catalog.tables.get(&name.to_lowercase()));
+    // By its own word: of the name there may be a temporary table, which a shared view does not see.
+    let known = catalog_table(scan.source.as_ref()).map(|source| &source.table);
+    let of_name = || catalog.tables.get(name).or_else(|| catalog.tables.get(&name.to_lowercase()));
+    let table = known.or_else(of_name);
     let mut all = match table {
         Some(table) => column::table(table, &schema),
         None => Estimate::unknown(schema.fields().len()),

@@ -26,7 +26,7 @@ use super::wire::wire_schema;
 pub const CATALOG: &str = "dovetail";
 pub const SCHEMA: &str = "main";
 const TABLE: &str = "BASE TABLE";
-const VIEW: &str = "VIEW";
+const TABLE_TYPES: [&str; 3] = [TABLE, "LOCAL TEMPORARY", "VIEW"];
 
 /// One of the listings.
 #[derive(Debug, Clone)]
@@ -66,11 +66,14 @@ impl Listing {
     }
 }
 
-/// The rows of a listing.
-pub async fn rows(session: &Arc<Session>, listing: Listing) -> Result<RecordBatch, Status> {
+/// The rows of a listing, for whose tables the session is asked.
+pub async fn rows(
+    session: impl FnOnce() -> Result<Arc<Session>, Status>,
+    listing: Listing,
+) -> Result<RecordBatch, Status> {
     let tables = match &listing {
         Listing::Tables(_) => {
-            let session = session.clone();
+            let session = session()?;
             blocking(move || session.tables()).await?
         }
         _ => vec![],
@@ -97,7 +100,7 @@ fn build(listing: Listing, tables: &[TableInfo]) -> Result<RecordBatch, FlightEr
             }
             let mut builder = c.into_builder();
             for table in tables {
-                let kind = if table.is_view { VIEW } else { TABLE };
+                let kind = table.table_type();
                 let schema = with_table_rows(&wire_schema(&table.schema), table.rows);
                 builder.append(CATALOG, SCHEMA, &table.name, kind, &schema)?;
             }
@@ -105,8 +108,9 @@ fn build(listing: Listing, tables: &[TableInfo]) -> Result<RecordBatch, FlightEr
         }
         Listing::TableTypes(c) => {
             let mut builder = c.into_builder();
-            builder.append(TABLE);
-            builder.append(VIEW);
+            for kind in TABLE_TYPES {
+                builder.append(kind);
+            }
             builder.build()
         }
         Listing::SqlInfo(c) => c.into_builder(sql_info::all()).build(),

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier};
+use dovetail_engine::Effect;
 use tokio::sync::Semaphore;
 use tonic::Status;
 
@@ -45,6 +46,8 @@ pub struct Identity {
     /// Empty for those who show the server's token, or where nothing is asked for: they may use all handles.
     pub name: Arc<str>,
     pub role: Role,
+    /// Number of the handshake whose token is shown; none for whoever shows something else.
+    pub sign_in: Option<u64>,
 }
 
 /// The users of a file. Read once, when the server starts.
@@ -81,10 +84,18 @@ impl Role {
 impl Identity {
     /// Somebody who shows the server's token, or anybody where nothing is asked for.
     pub fn administrator() -> Identity {
-        Identity { name: "".into(), role: Role::ReadWrite }
+        Identity { name: "".into(), role: Role::ReadWrite, sign_in: None }
     }
 
-    /// Refuses whom is to change nothing.
+    /// Refuses what changes more than this user may.
+    pub fn may(&self, effect: Effect) -> Result<(), Status> {
+        match effect {
+            Effect::Nothing | Effect::Session => Ok(()),
+            Effect::Database => self.may_write(),
+        }
+    }
+
+    /// Refuses whom is to change nothing that others see.
     pub fn may_write(&self) -> Result<(), Status> {
         match self.role {
             Role::ReadWrite => Ok(()),
@@ -108,7 +119,6 @@ impl Users {
     /// Whose name and password these are. Blocks for the time of a hash.
     pub fn sign_in(&self, name: &str, password: &Secret) -> Result<Identity, Status> {
         if !self.attempts.allowed(name) {
-            tracing::warn!(user = name, "refused to try another password, after too many wrong ones");
             return Err(Status::unauthenticated(
                 "there were too many wrong passwords for this user; try again in a minute",
             ));
@@ -124,11 +134,10 @@ impl Users {
         match user.filter(|_| fits) {
             Some(user) => {
                 self.attempts.succeeded(name);
-                Ok(Identity { name: name.into(), role: user.role })
+                Ok(Identity { name: name.into(), role: user.role, sign_in: None })
             }
             None => {
                 self.attempts.failed(name);
-                tracing::warn!(user = name, "refused a wrong name or password");
                 Err(Status::unauthenticated("the name or the password is wrong"))
             }
         }

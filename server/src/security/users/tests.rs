@@ -43,12 +43,15 @@ fn many_wrong_passwords_end_the_trying() {
 
 #[test]
 fn tokens_end() {
-    let anna = Identity { name: "anna".into(), role: Role::ReadWrite };
+    let anna = Identity { name: "anna".into(), role: Role::ReadWrite, sign_in: None };
     let (good, ended) = (Tokens::new(TOKEN_AGE), Tokens::new(Duration::ZERO));
     let token = good.issue(&anna).unwrap();
     assert_eq!(good.holder("another"), None);
     let ended_token = ended.issue(&anna).unwrap();
-    assert_eq!((good.holder(&token), ended.holder(&ended_token)), (Some(anna), None));
+    let found = Some(Identity { sign_in: Some(1), ..anna });
+    assert_eq!((good.holder(&token), ended.holder(&ended_token)), (found, None));
+    good.end(1);
+    assert_eq!(good.holder(&token), None);
 }
 
 #[test]

@@ -16,7 +16,14 @@ const TOKENS_MAX: usize = 100_000;
 /// All tokens that are good. Each is random, so that looking one up tells nothing about another.
 pub struct Tokens {
     age: Duration,
-    all: Mutex<HashMap<String, (Instant, Identity)>>,
+    all: Mutex<Good>,
+}
+
+#[derive(Default)]
+struct Good {
+    /// Of sign-ins so far.
+    last: u64,
+    tokens: HashMap<String, (Instant, Identity)>,
 }
 
 impl Tokens {
@@ -28,25 +35,33 @@ impl Tokens {
     /// A new token of a user.
     pub fn issue(&self, identity: &Identity) -> Result<String, Status> {
         let mut all = self.all.lock();
-        if all.len() >= TOKENS_MAX {
-            all.retain(|_, (since, _)| since.elapsed() < self.age);
+        if all.tokens.len() >= TOKENS_MAX {
+            all.tokens.retain(|_, (since, _)| since.elapsed() < self.age);
         }
-        if all.len() >= TOKENS_MAX {
+        if all.tokens.len() >= TOKENS_MAX {
+            tracing::warn!(user = &*identity.name, "refused a token: too many are good already");
             return Err(Status::resource_exhausted("too many users are signed in; try again later"));
         }
         let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-        all.insert(token.clone(), (Instant::now(), identity.clone()));
+        all.last += 1;
+        let identity = Identity { sign_in: Some(all.last), ..identity.clone() };
+        all.tokens.insert(token.clone(), (Instant::now(), identity));
         Ok(token)
     }
 
     /// Whose token this is, while it is good.
     pub fn holder(&self, token: &str) -> Option<Identity> {
         let mut all = self.all.lock();
-        let (since, identity) = all.get(token)?;
+        let (since, identity) = all.tokens.get(token)?;
         if since.elapsed() < self.age {
             return Some(identity.clone());
         }
-        all.remove(token);
+        all.tokens.remove(token);
         None
+    }
+
+    /// Has the token of a sign-in be good no more.
+    pub fn end(&self, sign_in: u64) {
+        self.all.lock().tokens.retain(|_, (_, identity)| identity.sign_in != Some(sign_in));
     }
 }
