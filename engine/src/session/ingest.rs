@@ -116,7 +116,7 @@ impl Session {
         let (table, columns) = match commit {
             Commit::Create | Commit::Replace => (table_schema(schema), (0..schema.fields().len()).collect()),
             Commit::Append => {
-                let table = if options.temporary {
+                let table = if temporary {
                     self.temporary.table(&name)
                 } else {
                     self.catalog.table(&name)?
