@@ -119,12 +119,12 @@ impl TemporaryTables {
         memory.create_view(name, sql, replace)
     }
 
-    /// Adds rows, which are counted by `charge`, to a table; returns how many.
-    pub fn insert(&self, name: &str, batches: Vec<Batch>, charge: Charge) -> Result<u64> {
+    /// Adds rows, which are counted by `charge`, to the table that they were planned for; returns how many.
+    pub fn insert(&self, planned: &Table, batches: Vec<Batch>, charge: Charge) -> Result<u64> {
         let mut memory = self.memory.write();
         self.check_bytes(memory.charged_bytes_of_all(), &charge)?;
-        let rows = memory.insert(name, batches)?;
-        memory.charge(name, charge);
+        let rows = memory.insert(planned, batches)?;
+        memory.charge(&planned.name, charge);
         Ok(rows)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_expr::LogicalPlan;
-use dovetail_planner::catalog::CatalogSnapshot;
+use dovetail_planner::catalog::{CatalogSnapshot, Table};
 use dovetail_planner::sql::{Bound, Create};
 
 use super::{Cancellation, QueryResult, ResultStream, Session, StatementKind, explain, settings, write};
@@ -77,8 +77,9 @@ fn small(
                     "Use CREATE OR REPLACE TABLE … AS SELECT … instead".into(),
                 ));
             }
+            let planned = inserted_into(snapshot, &table)?;
             let (_, batches, _) = rows_of(session, query, snapshot, cancellation)?;
-            let rows = session.insert(&table, snapshot.is_temporary(&table), batches)?;
+            let rows = session.insert(&planned, snapshot.is_temporary(&table), batches)?;
             count(rows, format!("inserted {rows} rows into {table}"))
         }
         Bound::CreateView { name, options, .. } if write::is_there(&name, options, snapshot) => {
@@ -139,6 +140,12 @@ fn rows_of(
     let batches: Vec<Batch> = ran.map(|b| b.map(Batch::from)).collect::<Result<_>>()?;
     let rows = batches.iter().map(|b| b.rows as u64).sum();
     Ok((schema, batches, rows))
+}
+
+/// The table that an INSERT was planned for.
+pub fn inserted_into(snapshot: &CatalogSnapshot, name: &str) -> Result<Arc<Table>> {
+    let table = snapshot.tables.get(name).cloned();
+    table.ok_or_else(|| EngineError::internal("an INSERT into a table that the plan does not know"))
 }
 
 /// A table made from a query takes nulls later even where the query's own rows have none.

@@ -5,19 +5,25 @@
 //! ```
 //!
 //! What always holds: an ingest that is dropped before its commit leaves nothing; memory is bounded, by a row group
-//! for files and by the memory limit for tables in memory.
+//! for files and by the memory limit for tables in memory; values stay what they are.
+
+mod lossless;
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use dovetail_planner::catalog::Table;
+use dovetail_shuffle::Rows;
+use dovetail_shuffle::memory::HeldMemory;
 
 use super::Session;
 use crate::batch::Batch;
-use crate::catalog::warehouse::{TableWriter, check_name, slice_bytes, table_schema};
-use crate::catalog::{Catalog, Place, TemporaryTables, as_written, logical_schema};
+use crate::catalog::warehouse::{TableWriter, check_name, table_schema};
+use crate::catalog::{Catalog, Place, TemporaryTables, logical_schema, replaced, value_bytes};
 use crate::error::{EngineError, Result};
 use crate::memory::Reservation;
+use lossless::lossless;
 
 /// Of a string view.
 const VIEW_BYTES: usize = 16;
@@ -51,10 +57,10 @@ pub struct Ingest {
     columns: Vec<usize>,
 }
 
-#[derive(Clone, Copy)]
 enum Commit {
     Create,
-    Append,
+    /// To the table as it was when the ingest began.
+    Append(Arc<Table>),
     Replace,
 }
 
@@ -68,10 +74,17 @@ enum Target {
 struct InMemory {
     schema: SchemaRef,
     batches: Vec<RecordBatch>,
+    /// What the batches hold: the messages that they came in, however few of their bytes they need.
+    held: HeldMemory,
     memory: Reservation,
 }
 
 impl Session {
+    /// Memory for rows that are on their way here.
+    pub fn reserve_for_rows(&self) -> Reservation {
+        self.memory.reserve("Receive")
+    }
+
     /// Begins to take rows with the columns of `schema`.
     ///
     /// # Errors
@@ -98,7 +111,11 @@ impl Session {
                     "'{name}' exists already; drop it first, or append to it or replace it"
                 )));
             }
-            (Some(_), IfExists::Append) => Commit::Append,
+            (Some(_), IfExists::Append) => {
+                let table =
+                    if temporary { self.temporary.table(&name) } else { self.catalog.table(&name)? };
+                Commit::Append(table.ok_or_else(|| replaced(&name))?)
+            }
             (Some(_), IfExists::Replace) => Commit::Replace,
         };
         let in_memory = match place {
@@ -113,22 +130,14 @@ impl Session {
             }
         };
         check_columns(schema)?;
-        let (table, columns) = match commit {
+        let (table, columns) = match &commit {
             Commit::Create | Commit::Replace => (table_schema(schema), (0..schema.fields().len()).collect()),
-            Commit::Append => {
-                let table = if temporary {
-                    self.temporary.table(&name)
-                } else {
-                    self.catalog.table(&name)?
-                };
-                let table = table.ok_or_else(|| EngineError::internal("a table that was there is gone"))?;
-                let columns = matched(&name, &table.schema, schema)?;
-                (table.schema.clone(), columns)
-            }
+            Commit::Append(table) => (table.schema.clone(), matched(&name, &table.schema, schema)?),
         };
         let target = if in_memory {
             let schema = Arc::new(logical_schema(&table));
-            let rows = InMemory { schema, batches: vec![], memory: self.memory.reserve("Ingest") };
+            let (held, memory) = (HeldMemory::default(), self.memory.reserve("Ingest"));
+            let rows = InMemory { schema, batches: vec![], held, memory };
             match temporary {
                 true => Target::Temporary(rows, self.temporary.clone()),
                 false => Target::Memory(rows),
@@ -148,15 +157,17 @@ impl Ingest {
         let batch = batch.project(&self.columns)?;
         match &mut self.target {
             Target::Files(writer) => {
-                let rows = as_written(&batch, writer.schema())?;
+                let rows = lossless(&batch, writer.schema())?;
                 writer.write(&rows)
             }
-            Target::Memory(InMemory { schema, batches, memory })
-            | Target::Temporary(InMemory { schema, batches, memory }, _) => {
-                // The values as they came, and a view of each where they are text.
+            Target::Memory(InMemory { schema, batches, held, memory })
+            | Target::Temporary(InMemory { schema, batches, held, memory }, _) => {
+                // The values as they came, and a view of each where they are text, until it is known.
                 let views = VIEW_BYTES * batch.num_rows() * batch.num_columns();
-                memory.resize_firm(memory.firm_bytes() + slice_bytes(&batch) + views)?;
-                let rows = as_written(&batch, schema)?;
+                memory.resize_firm(memory.firm_bytes() + value_bytes(&batch) + views)?;
+                let rows = lossless(&batch, schema)?;
+                held.add(&Rows::new(rows.columns().to_vec(), rows.num_rows()));
+                memory.resize_firm(held.bytes())?;
                 batches.push(rows);
                 Ok(())
             }
@@ -172,8 +183,8 @@ impl Ingest {
                 let (rows, warehouse) = (written.rows, catalog.warehouse()?);
                 match commit {
                     Commit::Create => warehouse.create(&name, written)?,
-                    Commit::Append if rows == 0 => {}
-                    Commit::Append => warehouse.append(&name, written)?,
+                    Commit::Append(_) if rows == 0 => {}
+                    Commit::Append(planned) => catalog.append_written(&planned, written)?,
                     Commit::Replace => warehouse.replace(&name, written)?,
                 }
                 Ok(rows)
@@ -183,8 +194,8 @@ impl Ingest {
                 match commit {
                     Commit::Create => catalog.create_table(&name, schema, batches, false)?,
                     Commit::Replace => catalog.create_table(&name, schema, batches, true)?,
-                    Commit::Append => {
-                        catalog.insert(&name, batches, memory.governor())?;
+                    Commit::Append(planned) => {
+                        catalog.insert(&planned, batches, memory.governor())?;
                     }
                 }
                 // What was reserved while the rows came is counted for as long as the table is there.
@@ -197,8 +208,8 @@ impl Ingest {
                 match commit {
                     Commit::Create => tables.create_table(&name, schema, batches, false, charge)?,
                     Commit::Replace => tables.create_table(&name, schema, batches, true, charge)?,
-                    Commit::Append => {
-                        tables.insert(&name, batches, charge)?;
+                    Commit::Append(planned) => {
+                        tables.insert(&planned, batches, charge)?;
                     }
                 }
                 Ok(count)
@@ -235,22 +246,28 @@ fn check_columns(schema: &Schema) -> Result<()> {
     Ok(())
 }
 
-/// For each column of the table, which of the given ones it is: by name, whatever its case.
+/// For each column of the table, which of the given ones it is: that of its name, or one that differs in case alone
+/// and is no other column's. None is used twice, and none is left over.
 fn matched(name: &str, table: &Schema, given: &Schema) -> Result<Vec<usize>> {
-    let same = |a: &Field, b: &Field| a.name().eq_ignore_ascii_case(b.name());
-    if let Some(extra) = given.fields().iter().find(|g| !table.fields().iter().any(|t| same(t, g))) {
-        return Err(EngineError::execution(format!("table '{name}' has no column '{}'", extra.name())));
+    let (given, table) = (given.fields(), table.fields());
+    let exact = |t: &Arc<Field>| given.iter().position(|g| g.name() == t.name());
+    let mut found: Vec<Option<usize>> = table.iter().map(exact).collect();
+    for (i, t) in table.iter().enumerate() {
+        let free = |g: &usize| !found.contains(&Some(*g)) && given[*g].name().eq_ignore_ascii_case(t.name());
+        if found[i].is_none() {
+            found[i] = (0..given.len()).find(free);
+        }
     }
-    let position = |t: &Arc<Field>| {
-        let exact = given.fields().iter().position(|g| g.name() == t.name());
-        exact.or_else(|| given.fields().iter().position(|g| same(t, g))).ok_or_else(|| {
-            EngineError::execution(format!(
-                "the rows have no column '{}', which table '{name}' has",
-                t.name()
-            ))
-        })
+    if let Some(extra) = (0..given.len()).find(|g| !found.contains(&Some(*g))) {
+        return Err(EngineError::execution(format!(
+            "table '{name}' has no column '{}'",
+            given[extra].name()
+        )));
+    }
+    let missing = |t: &Arc<Field>| {
+        EngineError::execution(format!("the rows have no column '{}', which table '{name}' has", t.name()))
     };
-    table.fields().iter().map(position).collect()
+    found.into_iter().zip(table).map(|(place, t)| place.ok_or_else(|| missing(t))).collect()
 }
 
 #[cfg(test)]

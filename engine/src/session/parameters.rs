@@ -10,12 +10,13 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::ScalarValue;
 use dovetail_planner::PlanError;
+use dovetail_planner::catalog::Table;
 use dovetail_planner::sql::{self, Bound, ParsedStatement};
 
 use super::statement::{one_statement, rows_schema};
 use super::{Cancellation, Effect, Session, command, write};
 use crate::batch::{BATCH_ROWS, Batch};
-use crate::catalog::logical_schema;
+use crate::catalog::{logical_schema, replaced, same_columns};
 use crate::error::{EngineError, Result};
 
 /// A value for each parameter of a statement, in their order.
@@ -27,6 +28,13 @@ pub struct ValueRows {
     columns: Vec<Arc<dyn Array>>,
     rows: usize,
     next: usize,
+}
+
+/// The rows that an INSERT has made so far, and the table as it was for the first of them.
+struct Inserts {
+    table: Arc<Table>,
+    is_temporary: bool,
+    batches: Vec<RecordBatch>,
 }
 
 /// What is known of a statement before its parameters have values.
@@ -41,13 +49,6 @@ pub struct Description {
     pub effect: Effect,
     /// A field for each parameter; Null where nothing tells the type.
     pub parameters: SchemaRef,
-}
-
-/// The rows that runs of an INSERT have made.
-struct Inserts {
-    table: String,
-    is_temporary: bool,
-    batches: Vec<RecordBatch>,
 }
 
 impl ValueRows {
@@ -132,11 +133,19 @@ impl Session {
         let snapshot = self.snapshot_for(one)?;
         match sql::bind_values(one, &snapshot, &values.0)? {
             Bound::Insert { table, query, overwrite: false } => {
+                let table = command::inserted_into(&snapshot, &table)?;
                 let made = self
                     .run(&self.plan(query, &snapshot)?, None, cancellation)?
                     .collect::<Result<Vec<_>>>()?;
-                let is_temporary = snapshot.is_temporary(&table);
-                let all = inserts.get_or_insert_with(|| Inserts { table, is_temporary, batches: vec![] });
+                let is_temporary = snapshot.is_temporary(&table.name);
+                let all = inserts.get_or_insert_with(|| Inserts {
+                    table: table.clone(),
+                    is_temporary,
+                    batches: vec![],
+                });
+                if all.is_temporary != is_temporary || !same_columns(&all.table.schema, &table.schema) {
+                    return Err(replaced(&table.name));
+                }
                 all.batches.extend(made);
                 Ok(0)
             }

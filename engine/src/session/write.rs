@@ -4,7 +4,7 @@
 //! anew; the rows of temporary tables are reserved of the memory limit.
 
 use arrow::datatypes::SchemaRef;
-use dovetail_planner::catalog::CatalogSnapshot;
+use dovetail_planner::catalog::{CatalogSnapshot, Table};
 use dovetail_planner::sql::{Bound, Create, DropKind};
 
 use super::{Effect, Session};
@@ -68,8 +68,8 @@ impl Session {
         }
     }
 
-    /// Adds rows to a table; how many.
-    pub(super) fn insert(&self, table: &str, is_temporary: bool, rows: Vec<Batch>) -> Result<u64> {
+    /// Adds rows to the table that they were planned for; how many.
+    pub(super) fn insert(&self, table: &Table, is_temporary: bool, rows: Vec<Batch>) -> Result<u64> {
         match is_temporary {
             true => {
                 let (rows, charge) = self.reserved(rows)?;

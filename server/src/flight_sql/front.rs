@@ -103,7 +103,8 @@ impl FlightService for Front {
     ) -> Result<Response<Self::HandshakeStream>, Status> {
         let offered = self.caller(&mut request)?;
         let mut response = Response::new(stream::iter([Ok(HandshakeResponse::default())]).boxed());
-        response.metadata_mut().insert("authorization", self.auth.answer(&offered.identity)?);
+        let answer = self.auth.answer(&offered.identity, request.metadata())?;
+        response.metadata_mut().insert("authorization", answer);
         offered.answered(Ok(response))
     }
 

@@ -29,7 +29,7 @@ impl Statements {
             self.caller.session()?
         };
         let _running = self.operations.start(&self.client.name, &session)?;
-        let mut rows = PutRows::behind_command(request).await;
+        let mut rows = PutRows::behind_command(request, session.reserve_for_rows()).await;
         let mut next = rows.next().await?;
         let Some(schema) = rows.schema().cloned() else {
             return Err(Status::invalid_argument("no rows were sent to ingest, and no schema"));

@@ -316,9 +316,11 @@ impl FlightSqlService for Service {
         r: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         let statements = self.statements_of(&r)?;
-        let sent = Bound::receive(r).await?;
+        // Whoever may not do this sends no rows.
         let handle = own(&statements.client, &c.prepared_statement_handle)?;
         let PreparedRun { sql, bound, .. } = self.prepared.run(handle)?;
+        statements.client.may(statements.describe(sql.clone()).await?.effect)?;
+        let sent = Bound::receive(r, &*statements.caller.session()?).await?;
         count(statements.update_bound(sql, sent.or(bound)).await?)
     }
 
@@ -328,9 +330,11 @@ impl FlightSqlService for Service {
         c: CommandPreparedStatementQuery,
         r: Request<PeekableFlightDataStream>,
     ) -> Result<DoPutPreparedStatementResult, Status> {
-        let client = caller(&r)?;
-        let bound = Bound::receive(r).await?;
-        self.prepared.bind(own(&client, &c.prepared_statement_handle)?, bound, &client.name)?;
+        let caller = caller_of(&r)?;
+        let handle = own(&caller.identity, &c.prepared_statement_handle)?;
+        self.prepared.run(handle)?;
+        let bound = Bound::receive(r, &*caller.session()?).await?;
+        self.prepared.bind(handle, bound, &caller.identity.name)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(c.prepared_statement_handle) })
     }
 

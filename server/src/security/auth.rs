@@ -13,7 +13,7 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
-use super::users::{Identity, Users};
+use super::users::{Identity, NAME_CHARACTERS_MAX, Users};
 use super::{Secret, Security};
 use crate::error::{Result, ServerError};
 
@@ -86,8 +86,16 @@ impl ServerAuth {
         }
     }
 
-    /// The header with which a client that was let in by name and password may go on.
-    pub fn answer(&self, identity: &Identity) -> Result<MetadataValue<Ascii>, Status> {
+    /// The header with which a client that was let in with these headers may go on. A token gives no other token, or
+    /// it would never end.
+    pub fn answer(&self, identity: &Identity, headers: &MetadataMap) -> Result<MetadataValue<Ascii>, Status> {
+        if let Some(header) = headers.get(HEADER)
+            && let Some(Shown::Bearer(_)) = shown_in(header.as_bytes())
+        {
+            let mut same = header.clone();
+            same.set_sensitive(true);
+            return Ok(same);
+        }
         let token = match (&self.users, &self.token) {
             (Some(users), _) if !identity.name.is_empty() => users.tokens.issue(identity)?,
             (_, Some(token)) => token.expose().to_owned(),
@@ -144,7 +152,9 @@ impl Interceptor for ClientAuth {
 /// The name that a call which was refused has shown; empty if it has shown none.
 fn claimed(headers: &MetadataMap) -> String {
     match headers.get(HEADER).and_then(|value| shown_in(value.as_bytes())) {
-        Some(Shown::Basic { name, .. }) => String::from_utf8_lossy(&name).into_owned(),
+        Some(Shown::Basic { name, .. }) => {
+            String::from_utf8_lossy(&name).chars().take(NAME_CHARACTERS_MAX).collect()
+        }
         Some(Shown::Bearer(_)) | None => String::new(),
     }
 }

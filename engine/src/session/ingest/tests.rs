@@ -98,6 +98,31 @@ fn what_is_not_committed_leaves_nothing() {
 }
 
 #[test]
+fn rows_for_a_table_that_was_replaced_meanwhile_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let session = session(&folder);
+    let pair = |a: &str, b: &str| {
+        let numbers = |n: i64| Arc::new(Int64Array::from(vec![n])) as ArrayRef;
+        batch(vec![(a, numbers(1)), (b, numbers(2))])
+    };
+    let replace = |rows: RecordBatch| ingest(&session, &options("t", true, IfExists::Replace), &[rows]);
+    for other in [ids(0, 3), pair("b", "a")] {
+        replace(pair("a", "b")).unwrap();
+        let mut late =
+            session.ingest(&options("t", false, IfExists::Append), &pair("a", "b").schema()).unwrap();
+        late.write(&pair("a", "b")).unwrap();
+        let planned = session.catalog.table("t").unwrap().unwrap();
+        replace(other.clone()).unwrap();
+        let inserted = session.catalog.insert(&planned, vec![pair("a", "b").into()], &session.memory);
+        for outcome in [late.commit(), inserted] {
+            let e = outcome.unwrap_err().to_string();
+            assert!(e.contains("'t' was replaced") && e.contains("again"), "{e}");
+        }
+        assert_eq!((rows(&session, "t"), files(&folder)), (other.num_rows() as u64, 1));
+    }
+}
+
+#[test]
 fn columns_are_found_by_name_and_converted_or_refused() {
     let folder = TempDir::new().unwrap();
     let session = session(&folder);
@@ -120,6 +145,27 @@ fn columns_are_found_by_name_and_converted_or_refused() {
         assert!(e.contains(words), "{words}: {e}");
     }
     assert_eq!(rows(&session, "t"), 3);
+}
+
+#[test]
+fn columns_that_differ_in_case_alone_are_each_filled_from_their_own() {
+    let folder = TempDir::new().unwrap();
+    let session = session(&folder);
+    let number = |n: i64| Arc::new(Int64Array::from(vec![n])) as ArrayRef;
+    let both = batch(vec![("a", number(1)), ("A", number(2))]);
+    ingest(&session, &options("t", true, IfExists::Fail), std::slice::from_ref(&both)).unwrap();
+    let append = |rows: RecordBatch| ingest(&session, &options("t", false, IfExists::Append), &[rows]);
+    append(batch(vec![("A", number(2)), ("a", number(1))])).unwrap();
+    assert_eq!(rows(&session, "t WHERE a = 1 AND \"A\" = 2"), 2);
+    assert!(append(batch(vec![("a", number(1))])).unwrap_err().to_string().contains("no column 'A'"));
+    ingest(&session, &options("u", true, IfExists::Fail), &[ids(0, 1)]).unwrap();
+    let twice = batch(vec![("id", number(1)), ("ID", number(2))]);
+    let e = ingest(&session, &options("u", false, IfExists::Append), &[twice]).unwrap_err().to_string();
+    assert!(e.contains("has no column 'ID'"), "{e}");
+    let halves = batch(vec![("id", Arc::new(arrow::array::Float64Array::from(vec![1.5])))]);
+    let e = ingest(&session, &options("u", false, IfExists::Append), &[halves]).unwrap_err().to_string();
+    assert!(e.contains("column 'id'") && e.contains("1.5"), "{e}");
+    assert_eq!(rows(&session, "u"), 1);
 }
 
 #[test]
@@ -178,6 +224,17 @@ fn a_temporary_table_keeps_to_the_memory_limit() {
     let more = session.execute("INSERT INTO t SELECT * FROM t").unwrap_err().to_string();
     assert!(more.contains("temporary tables would hold"), "{more}");
     session.execute("CREATE OR REPLACE TEMP TABLE t AS SELECT * FROM t LIMIT 10").unwrap();
+}
+
+#[test]
+fn few_rows_of_long_messages_count_with_the_messages() {
+    let memory_limit = Some(MemoryLimit::Bytes(32 << 20));
+    let session = Session::new(SessionOptions { memory_limit, ..SessionOptions::default() }).unwrap();
+    let temporary = IngestOptions { temporary: true, ..options("t", true, IfExists::Fail) };
+    let first_of_many = |_| ids(0, 1 << 20).slice(0, 1);
+    let many: Vec<RecordBatch> = (0..8).map(first_of_many).collect();
+    let e = ingest(&session, &temporary, &many).unwrap_err();
+    assert!(matches!(&e, EngineError::Resources(m) if m.contains("Ingest")), "{e}");
 }
 
 #[test]

@@ -12,14 +12,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use argon2::PasswordHash;
-use tokio::sync::Semaphore;
 
-use super::{Attempts, CHECKS_MAX, PASSWORD_BYTES_MAX, Role, Secret, TOKEN_AGE, Tokens, User, Users, hashed};
+use super::{
+    Attempts, Checks, NAME_CHARACTERS_MAX, PASSWORD_BYTES_MAX, Role, Secret, TOKEN_AGE, Tokens, User, Users,
+    hashed,
+};
 use crate::error::{Result, ServerError};
 
 /// Larger files are not read.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-const NAME_CHARACTERS_MAX: usize = 64;
 const PASSWORD_CHARACTERS_MIN: usize = 8;
 
 /// What [`add`] did.
@@ -48,8 +49,8 @@ impl Users {
         Ok(Users {
             all,
             decoy: hashed(&Secret::new(uuid::Uuid::new_v4().to_string()))?,
-            attempts: Attempts::default(),
-            checks: Semaphore::new(CHECKS_MAX),
+            attempts: Attempts::new(),
+            checks: Checks::default(),
             tokens: Tokens::new(token_age),
         })
     }
@@ -60,9 +61,7 @@ impl Users {
 /// # Errors
 /// The name or the password cannot be one; the file cannot be read or written.
 pub fn add(file: &Path, name: &str, role: Role, password: &Secret) -> Result<Added> {
-    let characters = name.chars().count();
-    let unusual = |c: char| c == ':' || c == '#' || c.is_whitespace() || c.is_control();
-    if characters == 0 || characters > NAME_CHARACTERS_MAX || name.contains(unusual) {
+    if !is_name(name) {
         return Err(ServerError::Flags(format!(
             "a user's name has 1 to {NAME_CHARACTERS_MAX} characters, and no colon, # or space"
         )));
@@ -89,6 +88,12 @@ pub fn add(file: &Path, name: &str, role: Role, password: &Secret) -> Result<Add
     Ok(added)
 }
 
+/// Whether somebody can be called so. Without a name one would be the administrator.
+fn is_name(name: &str) -> bool {
+    let unusual = |c: char| c == ':' || c == '#' || c.is_whitespace() || c.is_control();
+    (1..=NAME_CHARACTERS_MAX).contains(&name.chars().count()) && !name.contains(unusual)
+}
+
 fn read(file: &Path) -> Result<Vec<(String, User)>> {
     let cannot = |e: std::io::Error| {
         unfit(file, &format!("cannot be read: {e}"), "Check the path; `dovetail user add` makes such a file.")
@@ -108,6 +113,9 @@ fn read(file: &Path) -> Result<Vec<(String, User)>> {
         let (Some(name), Some(role), Some(hash)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(wrong("is not NAME:ROLE:HASH"));
         };
+        if !is_name(name) {
+            return Err(wrong("names nobody: a name has 1 to 64 characters, and no colon, # or space"));
+        }
         let role =
             Role::of_word(role).ok_or_else(|| wrong("has a role that is not read-only or read-write"))?;
         PasswordHash::new(hash).map_err(|_| wrong("has no argon2 hash"))?;
