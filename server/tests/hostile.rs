@@ -191,7 +191,7 @@ fn ingest_of(served: &Served, column: ArrayRef, compression: Option<CompressionT
     };
     let command = CommandStatementIngest {
         table: "t".into(),
-        temporary: true,
+        temporary: false,
         table_definition_options: Some(definition),
         ..CommandStatementIngest::default()
     };
@@ -219,7 +219,8 @@ fn inflated(message: &FlightData, told_bytes: i64) -> FlightData {
 
 #[test]
 fn few_bytes_that_stand_for_many_are_refused_before_they_are_many() {
-    let served = Served::new();
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::with_warehouse(folder.path());
     let mut client = served.client();
     let mut put = |messages: Vec<FlightData>| {
         let sent = served.runtime.block_on(client.inner_mut().do_put(futures::stream::iter(messages)));

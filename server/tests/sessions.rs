@@ -222,6 +222,7 @@ fn rows_are_put_into_temporary_tables() {
         7
     );
     assert!(served.session.tables().unwrap().is_empty() && served.session.memory().used_bytes > 0);
+    served.runtime.block_on(insert.close()).unwrap();
     browser.act("CloseSession", vec![]).unwrap();
     assert_eq!(served.session.memory().used_bytes, 0);
 }

@@ -217,9 +217,9 @@ fn a_temporary_table_keeps_to_the_memory_limit() {
     assert_eq!(session.memory().used_bytes, 0);
     assert!(session.tables().unwrap().is_empty());
     // And leaves the half to queries.
-    let e = ingest(&session, &temporary, &many[..10]).unwrap_err().to_string();
+    let e = ingest(&session, &temporary, &many[..25]).unwrap_err().to_string();
     assert!(e.contains("temporary tables would hold"), "{e}");
-    ingest(&session, &temporary, &many[..6]).unwrap();
+    ingest(&session, &temporary, &many[..12]).unwrap();
     session.connect().execute("CREATE TEMP TABLE t AS SELECT 1 AS a").unwrap();
     let more = session.execute("INSERT INTO t SELECT * FROM t").unwrap_err().to_string();
     assert!(more.contains("temporary tables would hold"), "{more}");
