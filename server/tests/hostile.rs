@@ -5,9 +5,15 @@
 
 mod served;
 
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, NullArray, RecordBatch, RunArray};
+use arrow::ipc::{self, CompressionType, writer::IpcWriteOptions};
+use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, Any, CommandGetTables, CommandPreparedStatementQuery,
-    CommandStatementIngest, CommandStatementQuery, ProstMessageExt, TicketStatementQuery,
+    CommandStatementIngest, CommandStatementQuery, ProstMessageExt, TableDefinitionOptions,
+    TableExistsOption, TableNotExistOption, TicketStatementQuery,
 };
 use arrow_flight::{Action, Criteria, FlightData, FlightDescriptor, Ticket};
 use futures::{StreamExt, TryStreamExt};
@@ -175,4 +181,65 @@ fn a_message_beyond_the_bound_is_refused_before_it_is_read() {
     let outcome = served.runtime.block_on(client.execute(huge, None));
     assert!(outcome.is_err());
     assert_eq!(served.query(&mut client, "SELECT 1")[0].num_rows(), 1);
+}
+
+/// An ingest of a column, which is sent as arrow has it, or compressed.
+fn ingest_of(served: &Served, column: ArrayRef, compression: Option<CompressionType>) -> Vec<FlightData> {
+    let definition = TableDefinitionOptions {
+        if_not_exist: TableNotExistOption::Create as i32,
+        if_exists: TableExistsOption::Append as i32,
+    };
+    let command = CommandStatementIngest {
+        table: "t".into(),
+        temporary: true,
+        table_definition_options: Some(definition),
+        ..CommandStatementIngest::default()
+    };
+    let rows = RecordBatch::try_from_iter_with_nullable([("a", column, true)]).unwrap();
+    let encoded = FlightDataEncoderBuilder::new()
+        .with_options(IpcWriteOptions::default().try_with_compression(compression).unwrap())
+        .with_max_flight_data_size(usize::MAX)
+        .with_flight_descriptor(Some(FlightDescriptor::new_cmd(command.as_any().encode_to_vec())))
+        .build(futures::stream::iter([Ok(rows)]));
+    served.runtime.block_on(encoded.try_collect()).unwrap()
+}
+
+/// A message whose buffers say that they become so long when they are decompressed.
+fn inflated(message: &FlightData, told_bytes: i64) -> FlightData {
+    let header = ipc::root_as_message(&message.data_header).unwrap();
+    let mut body = message.data_body.to_vec();
+    for buffer in header.header_as_record_batch().unwrap().buffers().unwrap() {
+        let from = buffer.offset() as usize;
+        if buffer.length() > 0 {
+            body[from..from + 8].copy_from_slice(&told_bytes.to_le_bytes());
+        }
+    }
+    FlightData { data_body: body.into(), ..message.clone() }
+}
+
+#[test]
+fn few_bytes_that_stand_for_many_are_refused_before_they_are_many() {
+    let served = Served::new();
+    let mut client = served.client();
+    let mut put = |messages: Vec<FlightData>| {
+        let sent = served.runtime.block_on(client.inner_mut().do_put(futures::stream::iter(messages)));
+        sent.map(|_| ()).map_err(|refused| (refused.code(), refused.message().to_owned()))
+    };
+    let zeros: ArrayRef = Arc::new(Int64Array::from(vec![0; 1000]));
+    for kind in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
+        let mut messages = ingest_of(&served, zeros.clone(), Some(kind));
+        assert_eq!(put(messages.clone()), Ok(()));
+        for told_bytes in [1 << 62, 1 << 40] {
+            let last = messages.last_mut().unwrap();
+            *last = inflated(last, told_bytes);
+            let (code, message) = put(messages.clone()).unwrap_err();
+            assert!(code == Code::ResourceExhausted && message.contains("fewer rows"), "{message}");
+        }
+    }
+    let run = RunArray::try_new(&Int64Array::from(vec![1 << 40]), &Int64Array::from(vec![7])).unwrap();
+    for column in [Arc::new(run) as ArrayRef, Arc::new(NullArray::new(1 << 40))] {
+        let (code, message) = put(ingest_of(&served, column, None)).unwrap_err();
+        assert!(code == Code::ResourceExhausted && message.contains("fewer rows"), "{message}");
+    }
+    assert_eq!(served.session.execute("SELECT * FROM t").unwrap().rows(), 2000);
 }

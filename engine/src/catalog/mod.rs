@@ -23,6 +23,7 @@ mod table;
 pub mod thrift;
 pub mod warehouse;
 
+mod value_bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ pub use schema::logical_schema;
 pub use store::FileSource;
 
 use listing::{ListedTable, Listing};
+pub use value_bytes::value_bytes;
 use memory::Memory;
 use store::{Location, Stores};
 use warehouse::Warehouse;

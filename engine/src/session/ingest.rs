@@ -14,8 +14,8 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::Session;
 use crate::batch::Batch;
-use crate::catalog::warehouse::{TableWriter, check_name, slice_bytes, table_schema};
-use crate::catalog::{Catalog, Place, as_written, logical_schema};
+use crate::catalog::warehouse::{TableWriter, check_name, table_schema};
+use crate::catalog::{Catalog, Place, as_written, logical_schema, value_bytes};
 use crate::error::{EngineError, Result};
 use crate::memory::{Charge, Governor, Reservation};
 
@@ -76,6 +76,11 @@ impl Session {
             (None, _) => {
                 return Err(EngineError::execution(format!(
                     "there is no table '{name}' to add rows to; create it first, or ask for it to be created"
+    /// Memory for rows that are on their way here.
+    pub fn reserve_for_rows(&self) -> Reservation {
+        self.memory.reserve("Receive")
+    }
+
                 )));
             }
             (Some(_), IfExists::Fail) => {
@@ -136,7 +141,7 @@ impl Ingest {
             Target::Memory { schema, batches, memory } => {
                 // The values as they came, and a view of each where they are text.
                 let views = VIEW_BYTES * batch.num_rows() * batch.num_columns();
-                memory.resize_firm(memory.firm_bytes() + slice_bytes(&batch) + views)?;
+                memory.resize_firm(memory.firm_bytes() + value_bytes(&batch) + views)?;
                 let rows = as_written(&batch, schema)?;
                 batches.push(rows);
                 Ok(())

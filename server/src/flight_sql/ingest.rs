@@ -24,7 +24,7 @@ impl Statements {
         self.client.may_write()?;
         let options = options(command)?;
         let _running = self.operations.start()?;
-        let mut rows = PutRows::behind_command(request).await;
+        let mut rows = PutRows::behind_command(request, self.session.reserve_for_rows()).await;
         let mut next = rows.next().await?;
         let Some(schema) = rows.schema().cloned() else {
             return Err(Status::invalid_argument("no rows were sent to ingest, and no schema"));

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow_flight::sql::server::PeekableFlightDataStream;
-use dovetail_engine::catalog::warehouse::slice_bytes;
-use dovetail_engine::{Result as EngineResult, ValueRows, Values};
+use dovetail_engine::catalog::value_bytes;
+use dovetail_engine::{Result as EngineResult, Session, ValueRows, Values};
 use tonic::{Request, Status};
 
 use super::operations::Promise;
@@ -34,11 +34,14 @@ pub struct Bound {
 
 impl Bound {
     /// What a client sends behind its command; none if that is the command alone, or a schema without columns.
-    pub async fn receive(request: Request<PeekableFlightDataStream>) -> Result<Option<Bound>, Status> {
-        let mut rows = PutRows::behind_command(request).await;
+    pub async fn receive(
+        request: Request<PeekableFlightDataStream>,
+        session: &Session,
+    ) -> Result<Option<Bound>, Status> {
+        let mut rows = PutRows::behind_command(request, session.reserve_for_rows()).await;
         let (mut batches, mut bytes) = (vec![], 0);
         while let Some(batch) = rows.next().await? {
-            bytes += slice_bytes(&batch);
+            bytes += value_bytes(&batch);
             if bytes > PARAMETER_BYTES_MAX {
                 return Err(Status::resource_exhausted(format!(
                     "the parameters take more than {} MiB: bind them in smaller parts, or ingest them as a table",

@@ -304,9 +304,11 @@ impl FlightSqlService for Service {
         r: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         let statements = self.statements_of(&r)?;
-        let sent = Bound::receive(r).await?;
+        // Whoever may not do this sends no rows.
         let handle = own(&statements.client, &c.prepared_statement_handle)?;
         let PreparedRun { sql, bound, .. } = self.prepared.run(handle)?;
+        statements.client.may_write()?;
+        let sent = Bound::receive(r, &statements.session).await?;
         count(statements.update_bound(sql, sent.or(bound)).await?)
     }
 
@@ -317,8 +319,10 @@ impl FlightSqlService for Service {
         r: Request<PeekableFlightDataStream>,
     ) -> Result<DoPutPreparedStatementResult, Status> {
         let client = caller(&r)?;
-        let bound = Bound::receive(r).await?;
-        self.prepared.bind(own(&client, &c.prepared_statement_handle)?, bound)?;
+        let handle = own(&client, &c.prepared_statement_handle)?;
+        self.prepared.run(handle)?;
+        let bound = Bound::receive(r, &self.statements.session).await?;
+        self.prepared.bind(handle, bound)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(c.prepared_statement_handle) })
     }
 

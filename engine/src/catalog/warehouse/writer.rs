@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, ZstdLevel};
@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use super::failed;
 use crate::catalog::schema::without_metadata;
+use crate::catalog::value_bytes;
 use crate::error::{EngineError, Result};
 use crate::memory::Reservation;
 
@@ -78,7 +79,7 @@ impl TableWriter {
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         for from in (0..batch.num_rows()).step_by(SLICE_ROWS) {
             let slice = batch.slice(from, SLICE_ROWS.min(batch.num_rows() - from));
-            let held = self.writer.memory_size() + slice_bytes(&slice);
+            let held = self.writer.memory_size() + value_bytes(&slice);
             self.memory.resize_firm(held)?;
             self.writer.write(&slice).map_err(|e| parquet_failed(&self.file, e))?;
             if self.writer.in_progress_size() >= ROW_GROUP_BYTES_MAX {
@@ -116,14 +117,6 @@ impl Written {
         }
         fs::rename(&self.file, target)
     }
-}
-
-/// What the values of a batch take. Batches from the network share one buffer, which is not counted for each column.
-pub fn slice_bytes(batch: &RecordBatch) -> usize {
-    let bytes = |column: &ArrayRef| {
-        column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
-    };
-    batch.columns().iter().map(bytes).sum()
 }
 
 /// The columns of a table that is made from rows of a schema: without encodings, every one nullable.
