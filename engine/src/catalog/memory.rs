@@ -11,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use dovetail_planner::catalog::{Table, TableData};
 
 use crate::batch::{Batch, Column};
-use crate::catalog::statistics;
+use crate::catalog::{replaced, statistics};
 use crate::error::{EngineError, Result};
 use crate::memory::Charge;
 
@@ -107,12 +107,18 @@ impl Memory {
         Ok(())
     }
 
-    pub fn insert(&mut self, name: &str, batches: Vec<Batch>) -> Result<u64> {
-        let table = self.tables.get_mut(name).ok_or_else(|| {
-            EngineError::execution(format!(
-                "there is no table '{name}' to insert into; CREATE TABLE makes one"
-            ))
-        })?;
+    /// Adds rows to the table that they were planned for, if it is still there.
+    pub fn insert(&mut self, planned: &Table, batches: Vec<Batch>) -> Result<u64> {
+        let name = &planned.name;
+        let table = match (self.tables.get_mut(name), &planned.data) {
+            (Some(table), TableData::Memory { id, .. }) if table.id == *id => table,
+            (None, TableData::Parquet(_)) => {
+                return Err(EngineError::execution(format!(
+                    "there is no table '{name}' to insert into; CREATE TABLE makes one"
+                )));
+            }
+            _ => return Err(replaced(name)),
+        };
         let added = logical(&table.table.schema, batches)?;
         let rows = added.iter().map(|b| b.rows as u64).sum();
         if !added.is_empty() {

@@ -44,10 +44,12 @@ pub use schema::logical_schema;
 pub use store::FileSource;
 
 use listing::{ListedTable, Listing};
+pub use table::{replaced, same_columns};
+pub use value_bytes::value_bytes;
 pub use value_bytes::value_bytes;
 use memory::Memory;
 use store::{Location, Stores};
-use warehouse::Warehouse;
+use warehouse::{Warehouse, Written};
 
 /// Where the rows of a name are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,19 +255,34 @@ impl Catalog {
         self.refresh_warehouse()
     }
 
-    /// Adds rows to a table in memory or in the warehouse; returns how many. `memory` is what writing may hold.
-    pub fn insert(&self, name: &str, batches: Vec<Batch>, memory: &Governor) -> Result<u64> {
-        let place = self.place_of(name)?;
-        if place == Some(Place::Warehouse) {
-            return self.append(name, batches, memory);
-        }
-        if place == Some(Place::Served) {
-            return Err(EngineError::Unsupported(
-                format!("writing to the files of table '{name}'"),
+    /// Adds rows to a table in memory or in the warehouse, as it was when they were planned; returns how many.
+    /// `memory` is what writing may hold.
+    ///
+    /// # Errors
+    /// The table is another one by now; it takes no rows, or not these.
+    pub fn insert(&self, planned: &Table, batches: Vec<Batch>, memory: &Governor) -> Result<u64> {
+        match self.place_of(&planned.name)? {
+            Some(Place::Warehouse) => self.append(planned, batches, memory),
+            Some(Place::Served) => Err(EngineError::Unsupported(
+                format!("writing to the files of table '{}'", planned.name),
                 "Only tables made by CREATE TABLE and those of the warehouse take INSERT".into(),
-            ));
+            )),
+            Some(Place::Memory | Place::View) | None => self.memory.write().insert(planned, batches),
         }
-        self.memory.write().insert(name, batches)
+    }
+
+    /// Adds a file to a table of the warehouse, whose columns are those of the table that it was written for.
+    ///
+    /// # Errors
+    /// The table has other columns by now; the folder cannot be written to.
+    pub fn append_written(&self, planned: &Table, written: Written) -> Result<()> {
+        self.warehouse()?.append(&planned.name, written, |folder| {
+            let files = listing::files_at(&self.stores, &Location::Local(folder.to_owned()))?;
+            match table::describe(self, &planned.name, &files)? {
+                now if table::same_columns(&now.schema, &planned.schema) => Ok(()),
+                _ => Err(table::replaced(&planned.name)),
+            }
+        })
     }
 
     /// Drops a table in memory or in the warehouse; false if there is none of that name.
@@ -342,19 +359,16 @@ impl Catalog {
         }
     }
 
-    fn append(&self, name: &str, batches: Vec<Batch>, memory: &Governor) -> Result<u64> {
-        let Some(table) = self.table(name)? else {
-            return Err(EngineError::internal("a table of the warehouse that is not there"));
-        };
-        let schema = warehouse::table_schema(&table.schema);
+    fn append(&self, planned: &Table, batches: Vec<Batch>, memory: &Governor) -> Result<u64> {
+        let schema = warehouse::table_schema(&planned.schema);
         let mut writer = self.warehouse()?.write(schema.clone(), memory.reserve("Insert"))?;
         for batch in batches {
-            writer.write(&as_written(&batch.to_record_batch(&table.schema)?, &schema)?)?;
+            writer.write(&as_written(&batch.to_record_batch(&planned.schema)?, &schema)?)?;
         }
         let written = writer.finish()?;
         let rows = written.rows;
         if rows > 0 {
-            self.warehouse()?.append(name, written)?;
+            self.append_written(planned, written)?;
         }
         Ok(rows)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use dovetail_planner::catalog::{FileRef, Table, TableData};
 
 use crate::catalog::listing::ListedFile;
@@ -38,6 +38,21 @@ pub fn same_files(table: &Table, listed: &[ListedFile]) -> bool {
         }
         TableData::Memory { .. } => false,
     }
+}
+
+/// Both have the same columns, in the same order and types.
+pub fn same_columns(a: &Schema, b: &Schema) -> bool {
+    let same =
+        |(a, b): (&FieldRef, &FieldRef)| a.name() == b.name() && a.data_type().equals_datatype(b.data_type());
+    a.fields().len() == b.fields().len() && a.fields().iter().zip(b.fields()).all(same)
+}
+
+/// The error of rows that were meant for a table that is another one by now.
+pub fn replaced(name: &str) -> EngineError {
+    EngineError::execution(format!(
+        "table '{name}' was replaced or dropped meanwhile, and nothing was added to it; run the statement, or send \
+         the rows, again"
+    ))
 }
 
 /// The columns that all files have; the order is the first file's.

@@ -152,7 +152,7 @@ fn tables_in_memory_keep_their_versions() {
     let planned = catalog.snapshot().unwrap().tables["t"].clone();
     assert_eq!(
         catalog
-            .insert("t", vec![batch.clone().into(), batch.clone().into()], &Governor::unlimited())
+            .insert(&planned, vec![batch.clone().into(), batch.clone().into()], &Governor::unlimited())
             .unwrap(),
         6
     );
@@ -163,10 +163,14 @@ fn tables_in_memory_keep_their_versions() {
         catalog.memory(id, version).map(|d| d.batches.iter().map(|b| b.rows).sum::<usize>())
     };
     assert_eq!((rows(&planned).unwrap(), rows(&now).unwrap()), (3, 9));
-    assert!(catalog.insert("nowhere", vec![], &Governor::unlimited()).is_err());
     catalog.create_view("v", "SELECT 1", false).unwrap();
     assert_eq!(catalog.snapshot().unwrap().views["v"], "SELECT 1");
     assert!(catalog.create_view("t", "SELECT 1", true).is_err());
     assert!(catalog.drop_table("t").unwrap() && !catalog.drop_table("t").unwrap());
     assert!(rows(&planned).is_err());
 }
+    // Neither what is dropped takes rows, nor what came in its place.
+    let insert = || catalog.insert(&planned, vec![batch.clone().into()], &Governor::unlimited());
+    assert!(insert().unwrap_err().to_string().contains("replaced or dropped"));
+    catalog.create_table("t", batch.schema(), vec![], false).unwrap();
+    assert!(insert().unwrap_err().to_string().contains("replaced or dropped"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_expr::LogicalPlan;
-use dovetail_planner::catalog::CatalogSnapshot;
+use dovetail_planner::catalog::{CatalogSnapshot, Table};
 use dovetail_planner::sql::{Bound, DropKind};
 
 use super::{Cancellation, QueryResult, ResultStream, Session, StatementKind, explain};
@@ -80,8 +80,9 @@ fn small(
                     "Use CREATE OR REPLACE TABLE … AS SELECT … instead".into(),
                 ));
             }
+            let planned = inserted_into(snapshot, &table)?;
             let (_, batches, _) = rows_of(session, query, snapshot, cancellation)?;
-            let rows = catalog.insert(&table, batches, &session.memory)?;
+            let rows = catalog.insert(&planned, batches, &session.memory)?;
             count(rows, format!("inserted {rows} rows into {table}"))
         }
         Bound::CreateView { name, sql, or_replace } => {
@@ -127,6 +128,12 @@ fn rows_of(
     let batches: Vec<Batch> = ran.map(|b| b.map(Batch::from)).collect::<Result<_>>()?;
     let rows = batches.iter().map(|b| b.rows as u64).sum();
     Ok((schema, batches, rows))
+}
+
+/// The table that an INSERT was planned for.
+pub fn inserted_into(snapshot: &CatalogSnapshot, name: &str) -> Result<Arc<Table>> {
+    let table = snapshot.tables.get(name).cloned();
+    table.ok_or_else(|| EngineError::internal("an INSERT into a table that the plan does not know"))
 }
 
 /// A table made from a query takes nulls later even where the query's own rows have none.

@@ -13,9 +13,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::Session;
+use dovetail_planner::catalog::Table;
 use crate::batch::Batch;
 use crate::catalog::warehouse::{TableWriter, check_name, table_schema};
-use crate::catalog::{Catalog, Place, as_written, logical_schema, value_bytes};
+use crate::catalog::{Catalog, Place, as_written, logical_schema, replaced, value_bytes};
 use crate::error::{EngineError, Result};
 use crate::memory::{Charge, Governor, Reservation};
 
@@ -51,10 +52,10 @@ pub struct Ingest {
     columns: Vec<usize>,
 }
 
-#[derive(Clone, Copy)]
 enum Commit {
     Create,
-    Append,
+    /// To the table as it was when the ingest began.
+    Append(Arc<Table>),
     Replace,
 }
 
@@ -88,7 +89,10 @@ impl Session {
                     "'{name}' exists already; drop it first, or append to it or replace it"
                 )));
             }
-            (Some(_), IfExists::Append) => Commit::Append,
+            (Some(_), IfExists::Append) => {
+                let table = self.catalog.table(&name)?;
+                Commit::Append(table.ok_or_else(|| replaced(&name))?)
+            }
             (Some(_), IfExists::Replace) => Commit::Replace,
         };
         let in_memory = match place {
@@ -108,14 +112,9 @@ impl Session {
             }
         };
         check_columns(schema)?;
-        let (table, columns) = match commit {
+        let (table, columns) = match &commit {
             Commit::Create | Commit::Replace => (table_schema(schema), (0..schema.fields().len()).collect()),
-            Commit::Append => {
-                let table = self.catalog.table(&name)?;
-                let table = table.ok_or_else(|| EngineError::internal("a table that was there is gone"))?;
-                let columns = matched(&name, &table.schema, schema)?;
-                (table.schema.clone(), columns)
-            }
+            Commit::Append(table) => (table.schema.clone(), matched(&name, &table.schema, schema)?),
         };
         let target = if in_memory {
             let schema = Arc::new(logical_schema(&table));
@@ -158,8 +157,8 @@ impl Ingest {
                 let (rows, warehouse) = (written.rows, catalog.warehouse()?);
                 match commit {
                     Commit::Create => warehouse.create(&name, written)?,
-                    Commit::Append if rows == 0 => {}
-                    Commit::Append => warehouse.append(&name, written)?,
+                    Commit::Append(_) if rows == 0 => {}
+                    Commit::Append(planned) => catalog.append_written(&planned, written)?,
                     Commit::Replace => warehouse.replace(&name, written)?,
                 }
                 Ok(rows)
@@ -170,8 +169,8 @@ impl Ingest {
                 match commit {
                     Commit::Create => catalog.create_table(&name, schema, batches, false)?,
                     Commit::Replace => catalog.create_table(&name, schema, batches, true)?,
-                    Commit::Append => {
-                        catalog.insert(&name, batches, memory.governor())?;
+                    Commit::Append(planned) => {
+                        catalog.insert(&planned, batches, memory.governor())?;
                     }
                 }
                 catalog.charge(&name, charge_of(memory));

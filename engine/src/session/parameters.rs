@@ -10,12 +10,13 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::ScalarValue;
 use dovetail_planner::PlanError;
+use dovetail_planner::catalog::Table;
 use dovetail_planner::sql::{self, Bound, ParsedStatement};
 
 use super::statement::{one_statement, rows_schema};
 use super::{Cancellation, Session, command};
 use crate::batch::{BATCH_ROWS, Batch};
-use crate::catalog::logical_schema;
+use crate::catalog::{logical_schema, replaced, same_columns};
 use crate::error::{EngineError, Result};
 
 /// A value for each parameter of a statement, in their order.
@@ -27,6 +28,12 @@ pub struct ValueRows {
     columns: Vec<Arc<dyn Array>>,
     rows: usize,
     next: usize,
+}
+
+/// The rows that an INSERT has made so far, and the table as it was for the first of them.
+struct Inserts {
+    table: Arc<Table>,
+    batches: Vec<RecordBatch>,
 }
 
 /// What is known of a statement before its parameters have values.
@@ -98,13 +105,13 @@ impl Session {
     ) -> Result<u64> {
         let one = one_statement(statement)?;
         let mut changed = 0;
-        let mut inserts: Option<(String, Vec<RecordBatch>)> = None;
+        let mut inserts: Option<Inserts> = None;
         for (number, values) in rows.enumerate() {
             cancellation.check()?;
             let outcome = self.run_one(&one, &values?, &mut inserts, cancellation);
             changed += outcome.map_err(|e| at_row(number + 1, e))?;
         }
-        let Some((table, batches)) = inserts else {
+        let Some(Inserts { table, batches }) = inserts else {
             return Ok(changed);
         };
         self.catalog.insert(&table, gathered(batches)?, &self.memory)
@@ -114,16 +121,22 @@ impl Session {
         &self,
         one: &ParsedStatement,
         values: &Values,
-        inserts: &mut Option<(String, Vec<RecordBatch>)>,
+        inserts: &mut Option<Inserts>,
         cancellation: &Cancellation,
     ) -> Result<u64> {
         let snapshot = self.snapshot_for(one)?;
         match sql::bind_values(one, &snapshot, &values.0)? {
             Bound::Insert { table, query, overwrite: false } => {
+                let table = command::inserted_into(&snapshot, &table)?;
                 let made = self
                     .run(&self.plan(query, &snapshot)?, None, cancellation)?
                     .collect::<Result<Vec<_>>>()?;
-                inserts.get_or_insert_with(|| (table, vec![])).1.extend(made);
+                let inserts =
+                    inserts.get_or_insert_with(|| Inserts { table: table.clone(), batches: vec![] });
+                if !same_columns(&inserts.table.schema, &table.schema) {
+                    return Err(replaced(&table.name));
+                }
+                inserts.batches.extend(made);
                 Ok(0)
             }
             bound if rows_schema(&bound).1 => Err(EngineError::execution(

@@ -99,18 +99,26 @@ impl Warehouse {
         self.sync()
     }
 
-    /// Adds what was written to a table.
+    /// Adds what was written to a table. `check` is asked whether the table still is the one that it was written
+    /// for, while nobody else commits; it must not list the warehouse.
     ///
     /// # Errors
-    /// There is no such table in a folder of its own, or the folder cannot be written to.
-    pub fn append(&self, name: &str, written: Written) -> Result<()> {
+    /// There is no such table in a folder of its own, or it is another one; the folder cannot be written to.
+    pub fn append(
+        &self,
+        name: &str,
+        written: Written,
+        check: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
         let _alone = self.commits.write();
-        let place = self.find(name)?.filter(|p| p.is_dir()).ok_or_else(|| {
-            EngineError::Unsupported(
+        let place = self.find(name)?.filter(|p| has_entries(p)).ok_or_else(|| super::replaced(name))?;
+        if !place.is_dir() {
+            return Err(EngineError::Unsupported(
                 format!("adding rows to '{name}', which is not a folder of the warehouse"),
                 "Replace the table, or write to another one".into(),
-            )
-        })?;
+            ));
+        }
+        check(&place)?;
         written.join_folder(&place).map_err(|e| failed(&place, &e))?;
         sync_folder(&place)
     }

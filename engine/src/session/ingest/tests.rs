@@ -98,6 +98,31 @@ fn what_is_not_committed_leaves_nothing() {
 }
 
 #[test]
+fn rows_for_a_table_that_was_replaced_meanwhile_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let session = session(&folder);
+    let pair = |a: &str, b: &str| {
+        let numbers = |n: i64| Arc::new(Int64Array::from(vec![n])) as ArrayRef;
+        batch(vec![(a, numbers(1)), (b, numbers(2))])
+    };
+    let replace = |rows: RecordBatch| ingest(&session, &options("t", true, IfExists::Replace), &[rows]);
+    for other in [ids(0, 3), pair("b", "a")] {
+        replace(pair("a", "b")).unwrap();
+        let mut late =
+            session.ingest(&options("t", false, IfExists::Append), &pair("a", "b").schema()).unwrap();
+        late.write(&pair("a", "b")).unwrap();
+        let planned = session.catalog.table("t").unwrap().unwrap();
+        replace(other.clone()).unwrap();
+        let inserted = session.catalog.insert(&planned, vec![pair("a", "b").into()], &session.memory);
+        for outcome in [late.commit(), inserted] {
+            let e = outcome.unwrap_err().to_string();
+            assert!(e.contains("'t' was replaced") && e.contains("again"), "{e}");
+        }
+        assert_eq!((rows(&session, "t"), files(&folder)), (other.num_rows() as u64, 1));
+    }
+}
+
+#[test]
 fn columns_are_found_by_name_and_converted_or_refused() {
     let folder = TempDir::new().unwrap();
     let session = session(&folder);
