@@ -12,14 +12,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use argon2::PasswordHash;
-use tokio::sync::Semaphore;
 
-use super::{Attempts, CHECKS_MAX, PASSWORD_BYTES_MAX, Role, Secret, TOKEN_AGE, Tokens, User, Users, hashed};
+use super::{
+    Attempts, Checks, NAME_CHARACTERS_MAX, PASSWORD_BYTES_MAX, Role, Secret, TOKEN_AGE, Tokens, User, Users,
+    hashed,
+};
 use crate::error::{Result, ServerError};
 
 /// Larger files are not read.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-const NAME_CHARACTERS_MAX: usize = 64;
 const PASSWORD_CHARACTERS_MIN: usize = 8;
 
 /// What [`add`] did.
@@ -48,8 +49,8 @@ impl Users {
         Ok(Users {
             all,
             decoy: hashed(&Secret::new(uuid::Uuid::new_v4().to_string()))?,
-            attempts: Attempts::default(),
-            checks: Semaphore::new(CHECKS_MAX),
+            attempts: Attempts::new(),
+            checks: Checks::default(),
             tokens: Tokens::new(token_age),
         })
     }

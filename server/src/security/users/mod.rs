@@ -9,6 +9,7 @@
 //! a token ends.
 
 mod attempts;
+mod checks;
 mod file;
 mod tokens;
 
@@ -16,18 +17,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier};
-use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::Secret;
 use attempts::Attempts;
+use checks::Checks;
 
 pub use file::{Added, add};
 pub use tokens::{TOKEN_AGE, Tokens};
 
-/// Passwords that are checked at once; each takes 19 MiB.
-const CHECKS_MAX: usize = 4;
-/// Longer ones are refused before they are hashed.
+const NAME_CHARACTERS_MAX: usize = 64;
+/// Longer ones are refused before they are hashed, or counted.
 const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// What somebody may do.
@@ -53,7 +53,7 @@ pub struct Users {
     /// What the password of a name that is not there is compared with.
     decoy: String,
     attempts: Attempts,
-    checks: Semaphore,
+    checks: Checks,
     pub tokens: Tokens,
 }
 
@@ -107,32 +107,38 @@ impl Identity {
 impl Users {
     /// Whose name and password these are. Blocks for the time of a hash.
     pub fn sign_in(&self, name: &str, password: &Secret) -> Result<Identity, Status> {
-        if !self.attempts.allowed(name) {
+        let password = password.expose().as_bytes();
+        if name.chars().count() > NAME_CHARACTERS_MAX || password.len() > PASSWORD_BYTES_MAX {
+            tracing::warn!("refused a name or a password that is too long to be one");
+            return Err(wrong());
+        }
+        let user = self.all.get(name);
+        if !self.attempts.allowed(name, user.is_some()) {
             tracing::warn!(user = name, "refused to try another password, after too many wrong ones");
             return Err(Status::unauthenticated(
                 "there were too many wrong passwords for this user; try again in a minute",
             ));
         }
-        let Ok(_permit) = self.checks.try_acquire() else {
-            return Err(Status::resource_exhausted("too many users sign in at the moment; try again"));
-        };
-        let user = self.all.get(name);
+        let _check = self.checks.begin()?;
         let hash = user.map_or(&self.decoy, |u| &u.hash);
-        let password = password.expose().as_bytes();
-        let fits = password.len() <= PASSWORD_BYTES_MAX
-            && PasswordHash::new(hash).is_ok_and(|h| Argon2::default().verify_password(password, &h).is_ok());
+        let fits =
+            PasswordHash::new(hash).is_ok_and(|h| Argon2::default().verify_password(password, &h).is_ok());
         match user.filter(|_| fits) {
             Some(user) => {
                 self.attempts.succeeded(name);
                 Ok(Identity { name: name.into(), role: user.role })
             }
             None => {
-                self.attempts.failed(name);
+                self.attempts.failed(name, user.is_some());
                 tracing::warn!(user = name, "refused a wrong name or password");
-                Err(Status::unauthenticated("the name or the password is wrong"))
+                Err(wrong())
             }
         }
     }
+}
+
+fn wrong() -> Status {
+    Status::unauthenticated("the name or the password is wrong")
 }
 
 impl std::fmt::Debug for Users {

@@ -42,6 +42,43 @@ fn many_wrong_passwords_end_the_trying() {
 }
 
 #[test]
+fn names_that_are_not_there_take_nothing_from_those_that_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = users(&folder);
+    let sign_in = |name: &str, password: &str| users.sign_in(name, &Secret::new(password));
+    let long = "x".repeat(PASSWORD_BYTES_MAX + 1);
+    // Neither costs a hash, nor is it counted.
+    for i in 0..20_000 {
+        sign_in(&format!("nobody {i}"), &long).unwrap_err();
+    }
+    for _ in 0..=attempts::FAILURES_MAX {
+        sign_in("anna", &long).unwrap_err();
+        sign_in(&"anna".repeat(10_000), "wrong").unwrap_err();
+    }
+    sign_in("anna", "password of anna").unwrap();
+    // An unknown name is told the same as a known one, also after many attempts.
+    let after_many = |name: &str| {
+        let told: Vec<String> =
+            (0..=attempts::FAILURES_MAX).map(|_| sign_in(name, "wrong").unwrap_err().to_string()).collect();
+        told.last().cloned().unwrap()
+    };
+    assert_eq!(after_many("nobody"), after_many("anna"));
+    sign_in("bert", "password of bert").unwrap();
+}
+
+#[test]
+fn who_signs_in_while_others_do_waits_a_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = users(&folder);
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..12)
+            .map(|_| scope.spawn(|| users.sign_in("anna", &Secret::new("password of anna")).map(|_| ())))
+            .collect();
+        all.into_iter().for_each(|one| one.join().unwrap().unwrap());
+    });
+}
+
+#[test]
 fn tokens_end() {
     let anna = Identity { name: "anna".into(), role: Role::ReadWrite };
     let (good, ended) = (Tokens::new(TOKEN_AGE), Tokens::new(Duration::ZERO));
