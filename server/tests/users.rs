@@ -12,14 +12,14 @@ use arrow_flight::sql::{
     ActionCreatePreparedStatementResult, Any, CommandPreparedStatementQuery, CommandStatementIngest,
     ProstMessageExt, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
 };
-use arrow_flight::{Action, CancelFlightInfoRequest, Ticket};
+use arrow_flight::{Action, CancelFlightInfoRequest, HandshakeRequest, Ticket};
 use dovetail_server::flight_sql::Limits;
 use dovetail_server::security::users::{Role, Users, add};
 use dovetail_server::security::{Secret, Security};
 use futures::{TryStreamExt, stream};
 use prost::Message;
 use served::{Client, Served, refused};
-use tonic::Code;
+use tonic::{Code, Request};
 
 const TOKEN: &str = "a-token-that-nobody-guesses";
 const AGE: Duration = Duration::from_secs(60);
@@ -73,6 +73,22 @@ fn a_password_gives_a_token() {
     assert_eq!(refused(run(&served, &mut unknown, "SELECT 1")).0, Code::Unauthenticated);
     // Whoever has the token may do everything.
     run(&served, &mut served.client(), "DROP TABLE t").unwrap();
+}
+
+#[test]
+fn a_token_gives_no_other_token() {
+    let served = served_with(AGE);
+    let mut writer = client(&served, "writer");
+    let token = writer.token().unwrap().clone();
+    let handshake = |client: &mut Client| {
+        let mut request = Request::new(stream::iter([HandshakeRequest::default()]));
+        let header = format!("Bearer {token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", header);
+        let answer = served.runtime.block_on(client.inner_mut().handshake(request)).unwrap();
+        answer.metadata().get("authorization").unwrap().to_str().unwrap().to_owned()
+    };
+    assert_eq!(handshake(&mut served.client_without_token()), format!("Bearer {token}"));
+    assert_eq!(handshake(&mut writer), format!("Bearer {token}"));
 }
 
 #[test]

@@ -54,7 +54,9 @@ impl FlightService for Front {
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
         let mut response = Response::new(stream::iter([Ok(HandshakeResponse::default())]).boxed());
-        response.metadata_mut().insert("authorization", self.auth.answer(&caller(&request)?)?);
+        response
+            .metadata_mut()
+            .insert("authorization", self.auth.answer(&caller(&request)?, request.metadata())?);
         Ok(response)
     }
 

@@ -43,8 +43,8 @@ fn secrets_are_not_printed() {
     let dir = tempfile::tempdir().unwrap();
     let security = files(&dir).read().unwrap();
     let (server, client) = (ServerAuth::new(&security), ClientAuth::new(&security).unwrap());
-    let printed =
-        format!("{security:?} {server:?} {client:?} {:?}", server.answer(&users::Identity::administrator()));
+    let answer = server.answer(&users::Identity::administrator(), &MetadataMap::new());
+    let printed = format!("{security:?} {server:?} {client:?} {answer:?}");
     assert!(!printed.contains(TOKEN) && !printed.contains("PRIVATE"), "{printed}");
 }
 

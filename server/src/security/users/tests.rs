@@ -89,6 +89,18 @@ fn tokens_end() {
 }
 
 #[test]
+fn a_user_has_so_many_tokens_and_takes_none_from_others() {
+    let [anna, bert] = ["anna", "bert"].map(|n| Identity { name: n.into(), role: Role::ReadWrite });
+    let tokens = Tokens::new(TOKEN_AGE);
+    let of_bert = tokens.issue(&bert).unwrap();
+    let of_anna: Vec<String> =
+        (0..=tokens::TOKENS_OF_USER_MAX).map(|_| tokens.issue(&anna).unwrap()).collect();
+    assert_eq!(tokens.holder(&of_anna[0]), None);
+    assert!(of_anna[1..].iter().all(|token| tokens.holder(token).as_ref() == Some(&anna)));
+    assert_eq!(tokens.holder(&of_bert), Some(bert));
+}
+
+#[test]
 fn the_file_has_hashes_and_is_its_owners() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();

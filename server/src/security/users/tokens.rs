@@ -12,6 +12,8 @@ use super::Identity;
 pub const TOKEN_AGE: Duration = Duration::from_secs(12 * 3600);
 /// Tokens that are good at once.
 const TOKENS_MAX: usize = 100_000;
+/// Of one user. One more, and the oldest of them is good no longer.
+pub const TOKENS_OF_USER_MAX: usize = 1000;
 
 /// All tokens that are good. Each is random, so that looking one up tells nothing about another.
 pub struct Tokens {
@@ -28,8 +30,14 @@ impl Tokens {
     /// A new token of a user.
     pub fn issue(&self, identity: &Identity) -> Result<String, Status> {
         let mut all = self.all.lock();
-        if all.len() >= TOKENS_MAX {
-            all.retain(|_, (since, _)| since.elapsed() < self.age);
+        // Whoever comes here has waited for a hash, which takes longer than a look at all of them.
+        all.retain(|_, (since, _)| since.elapsed() < self.age);
+        let own = all.iter().filter(|(_, (_, holder))| holder.name == identity.name);
+        let oldest = own.clone().min_by_key(|(_, (since, _))| *since).map(|(token, _)| token.clone());
+        if own.count() >= TOKENS_OF_USER_MAX
+            && let Some(oldest) = oldest
+        {
+            all.remove(&oldest);
         }
         if all.len() >= TOKENS_MAX {
             return Err(Status::resource_exhausted("too many users are signed in; try again later"));
