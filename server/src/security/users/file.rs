@@ -61,9 +61,7 @@ impl Users {
 /// # Errors
 /// The name or the password cannot be one; the file cannot be read or written.
 pub fn add(file: &Path, name: &str, role: Role, password: &Secret) -> Result<Added> {
-    let characters = name.chars().count();
-    let unusual = |c: char| c == ':' || c == '#' || c.is_whitespace() || c.is_control();
-    if characters == 0 || characters > NAME_CHARACTERS_MAX || name.contains(unusual) {
+    if !is_name(name) {
         return Err(ServerError::Flags(format!(
             "a user's name has 1 to {NAME_CHARACTERS_MAX} characters, and no colon, # or space"
         )));
@@ -90,6 +88,12 @@ pub fn add(file: &Path, name: &str, role: Role, password: &Secret) -> Result<Add
     Ok(added)
 }
 
+/// Whether somebody can be called so. Without a name one would be the administrator.
+fn is_name(name: &str) -> bool {
+    let unusual = |c: char| c == ':' || c == '#' || c.is_whitespace() || c.is_control();
+    (1..=NAME_CHARACTERS_MAX).contains(&name.chars().count()) && !name.contains(unusual)
+}
+
 fn read(file: &Path) -> Result<Vec<(String, User)>> {
     let cannot = |e: std::io::Error| {
         unfit(file, &format!("cannot be read: {e}"), "Check the path; `dovetail user add` makes such a file.")
@@ -109,6 +113,9 @@ fn read(file: &Path) -> Result<Vec<(String, User)>> {
         let (Some(name), Some(role), Some(hash)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(wrong("is not NAME:ROLE:HASH"));
         };
+        if !is_name(name) {
+            return Err(wrong("names nobody: a name has 1 to 64 characters, and no colon, # or space"));
+        }
         let role =
             Role::of_word(role).ok_or_else(|| wrong("has a role that is not read-only or read-write"))?;
         PasswordHash::new(hash).map_err(|_| wrong("has no argon2 hash"))?;

@@ -117,7 +117,10 @@ fn the_file_has_hashes_and_is_its_owners() {
     {
         assert!(add(&file, name, Role::ReadOnly, &Secret::new(password)).is_err(), "{name}");
     }
-    for bad in ["", "anna", "anna:king:hash", "anna:read-only:hash", &format!("{text}{text}")] {
+    let (_, hash) = text.lines().next().unwrap().split_once(':').unwrap();
+    let nameless = [format!(":{hash}"), format!("a b:{hash}"), format!("{}:{hash}", "x".repeat(65))];
+    let bad = ["", "anna", "anna:king:hash", "anna:read-only:hash", &format!("{text}{text}")];
+    for bad in bad.into_iter().chain(nameless.iter().map(String::as_str)) {
         std::fs::write(&file, bad).unwrap();
         let e = Users::read(&file).unwrap_err().to_string();
         assert!(e.contains("--users") && !e.contains("argon2id$"), "{e}");
