@@ -5,7 +5,9 @@
 //! ```
 //!
 //! What always holds: an ingest that is dropped before its commit leaves nothing; memory is bounded, by a row group
-//! for files and by the memory limit for tables in memory.
+//! for files and by the memory limit for tables in memory; values stay what they are.
+
+mod lossless;
 
 use std::sync::Arc;
 
@@ -16,11 +18,12 @@ use super::Session;
 use dovetail_planner::catalog::Table;
 use crate::batch::Batch;
 use crate::catalog::warehouse::{TableWriter, check_name, table_schema};
-use crate::catalog::{Catalog, Place, as_written, logical_schema, replaced, value_bytes};
+use crate::catalog::{Catalog, Place, logical_schema, replaced, value_bytes};
 use crate::error::{EngineError, Result};
 use crate::memory::{Charge, Governor, Reservation};
 
 /// Of a string view.
+use lossless::lossless;
 const VIEW_BYTES: usize = 16;
 
 /// Which table rows go to.
@@ -134,14 +137,14 @@ impl Ingest {
         let batch = batch.project(&self.columns)?;
         match &mut self.target {
             Target::Files(writer) => {
-                let rows = as_written(&batch, writer.schema())?;
+                let rows = lossless(&batch, writer.schema())?;
                 writer.write(&rows)
             }
             Target::Memory { schema, batches, memory } => {
                 // The values as they came, and a view of each where they are text.
                 let views = VIEW_BYTES * batch.num_rows() * batch.num_columns();
                 memory.resize_firm(memory.firm_bytes() + value_bytes(&batch) + views)?;
-                let rows = as_written(&batch, schema)?;
+                let rows = lossless(&batch, schema)?;
                 batches.push(rows);
                 Ok(())
             }
@@ -207,22 +210,28 @@ fn check_columns(schema: &Schema) -> Result<()> {
     Ok(())
 }
 
-/// For each column of the table, which of the given ones it is: by name, whatever its case.
+/// For each column of the table, which of the given ones it is: that of its name, or one that differs in case alone
+/// and is no other column's. None is used twice, and none is left over.
 fn matched(name: &str, table: &Schema, given: &Schema) -> Result<Vec<usize>> {
-    let same = |a: &Field, b: &Field| a.name().eq_ignore_ascii_case(b.name());
-    if let Some(extra) = given.fields().iter().find(|g| !table.fields().iter().any(|t| same(t, g))) {
-        return Err(EngineError::execution(format!("table '{name}' has no column '{}'", extra.name())));
+    let (given, table) = (given.fields(), table.fields());
+    let exact = |t: &Arc<Field>| given.iter().position(|g| g.name() == t.name());
+    let mut found: Vec<Option<usize>> = table.iter().map(exact).collect();
+    for (i, t) in table.iter().enumerate() {
+        let free = |g: &usize| !found.contains(&Some(*g)) && given[*g].name().eq_ignore_ascii_case(t.name());
+        if found[i].is_none() {
+            found[i] = (0..given.len()).find(free);
+        }
     }
-    let position = |t: &Arc<Field>| {
-        let exact = given.fields().iter().position(|g| g.name() == t.name());
-        exact.or_else(|| given.fields().iter().position(|g| same(t, g))).ok_or_else(|| {
-            EngineError::execution(format!(
-                "the rows have no column '{}', which table '{name}' has",
-                t.name()
-            ))
-        })
+    if let Some(extra) = (0..given.len()).find(|g| !found.contains(&Some(*g))) {
+        return Err(EngineError::execution(format!(
+            "table '{name}' has no column '{}'",
+            given[extra].name()
+        )));
+    }
+    let missing = |t: &Arc<Field>| {
+        EngineError::execution(format!("the rows have no column '{}', which table '{name}' has", t.name()))
     };
-    table.fields().iter().map(position).collect()
+    found.into_iter().zip(table).map(|(place, t)| place.ok_or_else(|| missing(t))).collect()
 }
 
 #[cfg(test)]

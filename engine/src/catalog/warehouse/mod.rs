@@ -26,7 +26,7 @@ use super::store::{Location, Stores};
 use crate::error::{EngineError, Result};
 use crate::memory::Reservation;
 
-pub use writer::{TableWriter, Written, table_schema};
+pub use writer::{TableWriter, Written, plain, table_schema};
 
 /// Of a table's name, which is a folder's too.
 const NAME_BYTES_MAX: usize = 128;

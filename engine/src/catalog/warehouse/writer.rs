@@ -126,7 +126,7 @@ pub fn table_schema(schema: &Schema) -> SchemaRef {
 }
 
 /// A type in the form in which files have it, which every reader takes.
-fn plain(t: &DataType) -> DataType {
+pub fn plain(t: &DataType) -> DataType {
     use DataType::*;
     let inner = |f: &FieldRef| Arc::new(Field::new(f.name(), plain(f.data_type()), f.is_nullable()));
     match t {

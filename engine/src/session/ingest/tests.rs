@@ -148,6 +148,27 @@ fn columns_are_found_by_name_and_converted_or_refused() {
 }
 
 #[test]
+fn columns_that_differ_in_case_alone_are_each_filled_from_their_own() {
+    let folder = TempDir::new().unwrap();
+    let session = session(&folder);
+    let number = |n: i64| Arc::new(Int64Array::from(vec![n])) as ArrayRef;
+    let both = batch(vec![("a", number(1)), ("A", number(2))]);
+    ingest(&session, &options("t", true, IfExists::Fail), std::slice::from_ref(&both)).unwrap();
+    let append = |rows: RecordBatch| ingest(&session, &options("t", false, IfExists::Append), &[rows]);
+    append(batch(vec![("A", number(2)), ("a", number(1))])).unwrap();
+    assert_eq!(rows(&session, "t WHERE a = 1 AND \"A\" = 2"), 2);
+    assert!(append(batch(vec![("a", number(1))])).unwrap_err().to_string().contains("no column 'A'"));
+    ingest(&session, &options("u", true, IfExists::Fail), &[ids(0, 1)]).unwrap();
+    let twice = batch(vec![("id", number(1)), ("ID", number(2))]);
+    let e = ingest(&session, &options("u", false, IfExists::Append), &[twice]).unwrap_err().to_string();
+    assert!(e.contains("has no column 'ID'"), "{e}");
+    let halves = batch(vec![("id", Arc::new(arrow::array::Float64Array::from(vec![1.5])))]);
+    let e = ingest(&session, &options("u", false, IfExists::Append), &[halves]).unwrap_err().to_string();
+    assert!(e.contains("column 'id'") && e.contains("1.5"), "{e}");
+    assert_eq!(rows(&session, "u"), 1);
+}
+
+#[test]
 fn names_that_are_no_folders_are_refused() {
     let folder = TempDir::new().unwrap();
     let session = session(&folder);
