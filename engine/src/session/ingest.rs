@@ -13,17 +13,19 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use dovetail_planner::catalog::Table;
+use dovetail_shuffle::Rows;
+use dovetail_shuffle::memory::HeldMemory;
 
 use super::Session;
-use dovetail_planner::catalog::Table;
 use crate::batch::Batch;
 use crate::catalog::warehouse::{TableWriter, check_name, table_schema};
 use crate::catalog::{Catalog, Place, logical_schema, replaced, value_bytes};
 use crate::error::{EngineError, Result};
 use crate::memory::{Charge, Governor, Reservation};
+use lossless::lossless;
 
 /// Of a string view.
-use lossless::lossless;
 const VIEW_BYTES: usize = 16;
 
 /// Which table rows go to.
@@ -64,10 +66,21 @@ enum Commit {
 
 enum Target {
     Files(Box<TableWriter>),
-    Memory { schema: SchemaRef, batches: Vec<RecordBatch>, memory: Reservation },
+    /// `held` is what the batches hold: the messages that they came in, however few of their bytes they need.
+    Memory {
+        schema: SchemaRef,
+        batches: Vec<RecordBatch>,
+        held: HeldMemory,
+        memory: Reservation,
+    },
 }
 
 impl Session {
+    /// Memory for rows that are on their way here.
+    pub fn reserve_for_rows(&self) -> Reservation {
+        self.memory.reserve("Receive")
+    }
+
     /// Begins to take rows with the columns of `schema`.
     ///
     /// # Errors
@@ -80,11 +93,6 @@ impl Session {
             (None, _) => {
                 return Err(EngineError::execution(format!(
                     "there is no table '{name}' to add rows to; create it first, or ask for it to be created"
-    /// Memory for rows that are on their way here.
-    pub fn reserve_for_rows(&self) -> Reservation {
-        self.memory.reserve("Receive")
-    }
-
                 )));
             }
             (Some(_), IfExists::Fail) => {
@@ -121,7 +129,12 @@ impl Session {
         };
         let target = if in_memory {
             let schema = Arc::new(logical_schema(&table));
-            Target::Memory { schema, batches: vec![], memory: self.memory.reserve("Ingest") }
+            Target::Memory {
+                schema,
+                batches: vec![],
+                held: HeldMemory::default(),
+                memory: self.memory.reserve("Ingest"),
+            }
         } else {
             check_name(&name)?;
             let warehouse = self.catalog.warehouse()?;
@@ -140,11 +153,13 @@ impl Ingest {
                 let rows = lossless(&batch, writer.schema())?;
                 writer.write(&rows)
             }
-            Target::Memory { schema, batches, memory } => {
-                // The values as they came, and a view of each where they are text.
+            Target::Memory { schema, batches, held, memory } => {
+                // The values as they came, and a view of each where they are text, until it is known.
                 let views = VIEW_BYTES * batch.num_rows() * batch.num_columns();
                 memory.resize_firm(memory.firm_bytes() + value_bytes(&batch) + views)?;
                 let rows = lossless(&batch, schema)?;
+                held.add(&Rows::new(rows.columns().to_vec(), rows.num_rows()));
+                memory.resize_firm(held.bytes())?;
                 batches.push(rows);
                 Ok(())
             }
@@ -166,7 +181,7 @@ impl Ingest {
                 }
                 Ok(rows)
             }
-            Target::Memory { schema, batches, memory } => {
+            Target::Memory { schema, batches, memory, .. } => {
                 let rows = batches.iter().map(|b| b.num_rows() as u64).sum();
                 let batches: Vec<Batch> = batches.into_iter().map(Batch::from).collect();
                 match commit {

@@ -13,7 +13,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow_flight::sql::server::PeekableFlightDataStream;
 use dovetail_engine::catalog::value_bytes;
+use dovetail_engine::memory::Charge;
 use dovetail_engine::{Result as EngineResult, Session, ValueRows, Values};
+use dovetail_shuffle::Rows;
+use dovetail_shuffle::memory::HeldMemory;
 use tonic::{Request, Status};
 
 use super::operations::Promise;
@@ -25,11 +28,13 @@ use super::status::status;
 const PARAMETER_BYTES_MAX: usize = 64 << 20;
 
 /// The rows that a prepared statement is bound to. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Bound {
     batches: Arc<Vec<RecordBatch>>,
-    /// Of their values.
+    /// What they hold, or their values take, if that is more.
     pub bytes: usize,
+    /// Counts them, so that many clients together keep to the memory limit.
+    _memory: Arc<Charge>,
 }
 
 impl Bound {
@@ -39,19 +44,25 @@ impl Bound {
         session: &Session,
     ) -> Result<Option<Bound>, Status> {
         let mut rows = PutRows::behind_command(request, session.reserve_for_rows()).await;
-        let (mut batches, mut bytes) = (vec![], 0);
+        let mut memory = session.reserve_for_rows();
+        // Few rows may hold a long message, whose bytes they are in.
+        let (mut batches, mut values, mut held, mut bytes) = (vec![], 0, HeldMemory::default(), 0);
         while let Some(batch) = rows.next().await? {
-            bytes += value_bytes(&batch);
+            values += value_bytes(&batch);
+            held.add(&Rows::new(batch.columns().to_vec(), batch.num_rows()));
+            bytes = values.max(held.bytes());
             if bytes > PARAMETER_BYTES_MAX {
                 return Err(Status::resource_exhausted(format!(
                     "the parameters take more than {} MiB: bind them in smaller parts, or ingest them as a table",
                     PARAMETER_BYTES_MAX >> 20
                 )));
             }
+            memory.resize_firm(bytes).map_err(|e| status(&e))?;
             batches.push(batch);
         }
         let columns = rows.schema().map_or(0, |s| s.fields().len());
-        Ok((columns > 0).then(|| Bound { batches: Arc::new(batches), bytes }))
+        let charge = Arc::new(Charge::of(memory.governor(), bytes));
+        Ok((columns > 0).then(|| Bound { batches: Arc::new(batches), bytes, _memory: charge }))
     }
 
     /// A row of values for each run.

@@ -13,6 +13,8 @@ use super::parameters::Bound;
 
 /// Of the parameters that all statements together are bound to.
 const BOUND_BYTES_MAX: usize = 256 << 20;
+/// Of the SQL of all statements together.
+const TEXTS_BYTES_MAX: usize = 256 << 20;
 
 /// The statements that clients have prepared and not closed.
 pub struct PreparedStatements {
@@ -26,7 +28,7 @@ struct Prepared {
 }
 
 /// What a run of a prepared statement needs.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PreparedRun {
     pub sql: String,
     /// Whether it has rows, rather than changing something.
@@ -50,6 +52,12 @@ impl PreparedStatements {
                 "{} statements are prepared, and the server keeps no more; close some",
                 self.limits.prepared
             )));
+        }
+        let texts: usize = all.values().map(|p| p.run.sql.len()).sum();
+        if texts + sql.len() > TEXTS_BYTES_MAX {
+            return Err(Status::resource_exhausted(
+                "the server keeps no more SQL of prepared statements; close some, or bind long values as parameters",
+            ));
         }
         let handle = random_handle(owner);
         let run = PreparedRun { sql, is_query, bound: None };
@@ -108,7 +116,20 @@ mod tests {
         assert_eq!(statements.run(&handle).unwrap().sql, "SELECT 1");
         statements.close(&handle);
         statements.close(&handle);
-        assert_eq!(statements.run(&handle).unwrap_err().code(), tonic::Code::NotFound);
+        assert_eq!(statements.run(&handle).err().unwrap().code(), tonic::Code::NotFound);
         statements.add("SELECT 2".into(), true, "").unwrap();
+    }
+
+    #[test]
+    fn all_texts_together_are_bounded() {
+        let statements = PreparedStatements::new(Limits::default());
+        let long = || "x".repeat(TEXTS_BYTES_MAX / 4);
+        let handles: Vec<Bytes> = (0..4).map(|_| statements.add(long(), true, "").unwrap()).collect();
+        assert_eq!(
+            statements.add("SELECT 1".into(), true, "").unwrap_err().code(),
+            tonic::Code::ResourceExhausted
+        );
+        statements.close(&handles[0]);
+        statements.add(long(), true, "").unwrap();
     }
 }

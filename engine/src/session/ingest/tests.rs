@@ -219,6 +219,17 @@ fn a_temporary_table_keeps_to_the_memory_limit() {
 }
 
 #[test]
+fn few_rows_of_long_messages_count_with_the_messages() {
+    let memory_limit = Some(MemoryLimit::Bytes(32 << 20));
+    let session = Session::new(SessionOptions { memory_limit, ..SessionOptions::default() }).unwrap();
+    let temporary = IngestOptions { temporary: true, ..options("t", true, IfExists::Fail) };
+    let first_of_many = |_| ids(0, 1 << 20).slice(0, 1);
+    let many: Vec<RecordBatch> = (0..8).map(first_of_many).collect();
+    let e = ingest(&session, &temporary, &many).unwrap_err();
+    assert!(matches!(&e, EngineError::Resources(m) if m.contains("Ingest")), "{e}");
+}
+
+#[test]
 fn a_large_table_is_written_in_little_memory() {
     let folder = TempDir::new().unwrap();
     let options_of_session = SessionOptions {
