@@ -10,20 +10,22 @@
 //! - a local folder is listed anew for every snapshot, a remote one only by [`Catalog::refresh`];
 //! - a table that cannot be read never hides the others: it is missing from the snapshot, and
 //!   [`Catalog::table`] says why;
+//! - what is kept of files and tables is forgotten when they are gone ([`relist`]);
 //! - all files of a table have the same columns (by name and logical type), in any order.
 
 pub mod bounds;
 pub mod footer;
 mod listing;
 mod memory;
+mod relist;
 mod schema;
 pub mod statistics;
 pub mod store;
 mod table;
 pub mod thrift;
+mod value_bytes;
 pub mod warehouse;
 
-mod value_bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -42,11 +44,10 @@ pub use footer::ParquetFile;
 pub use memory::MemoryData;
 pub use schema::logical_schema;
 pub use store::FileSource;
-
-use listing::{ListedTable, Listing};
 pub use table::{replaced, same_columns};
 pub use value_bytes::value_bytes;
-pub use value_bytes::value_bytes;
+
+use listing::{ListedTable, Listing};
 use memory::Memory;
 use store::{Location, Stores};
 use warehouse::{Warehouse, Written};
@@ -164,15 +165,8 @@ impl Catalog {
                 message: "no Parquet file is there; check the path, or the pattern".into(),
             });
         }
+        self.forget_unlisted();
         Ok(Arc::new(table::describe(self, location, &files)?))
-    }
-
-    /// Lists the folder or bucket again, and the warehouse.
-    pub fn refresh(&self) -> Result<()> {
-        if let Some(root) = &self.root {
-            *self.listing.write() = listing::list(&self.stores, root)?;
-        }
-        self.refresh_warehouse()
     }
 
     /// A file of a plan, with its footer: from the cache, or read now.
@@ -328,20 +322,6 @@ impl Catalog {
         catalog.root = Some(Location::parse(location)?);
         catalog.refresh()?;
         Ok(catalog)
-    }
-
-    fn relist_if_local(&self) -> Result<()> {
-        match &self.root {
-            Some(root) if root.is_local() => self.refresh(),
-            _ => self.refresh_warehouse(),
-        }
-    }
-
-    fn refresh_warehouse(&self) -> Result<()> {
-        if let Some(warehouse) = &self.warehouse {
-            *self.written.write() = warehouse.list(&self.stores)?;
-        }
-        Ok(())
     }
 
     /// The files of a table that is not in memory.

@@ -68,6 +68,33 @@ fn a_changed_file_is_read_anew_and_a_plan_of_the_old_one_fails() {
 }
 
 #[test]
+fn files_that_are_gone_are_forgotten() {
+    let folder = TempDir::new().unwrap();
+    let outside = TempDir::new().unwrap();
+    write(&folder.path().join("kept.parquet"), vec![("id", ids(0, 3))]);
+    for version in 0..5 {
+        write(&folder.path().join("t").join(format!("{version}.parquet")), vec![("id", ids(0, 3))]);
+    }
+    let (_runtime, catalog) = open(&folder);
+    let catalog = catalog.unwrap();
+    catalog.snapshot().unwrap();
+    assert_eq!((catalog.files.lock().len(), catalog.tables.lock().len()), (6, 2));
+    std::fs::remove_file(folder.path().join("t/0.parquet")).unwrap();
+    catalog.snapshot().unwrap();
+    assert_eq!(catalog.files.lock().len(), 5);
+    std::fs::remove_dir_all(folder.path().join("t")).unwrap();
+    catalog.snapshot().unwrap();
+    assert_eq!((catalog.files.lock().len(), catalog.tables.lock().len()), (1, 1));
+    for i in 0..1100 {
+        let path = outside.path().join(format!("{i}.parquet"));
+        write(&path, vec![("id", ids(0, 1))]);
+        catalog.table_at(path.to_str().unwrap()).unwrap();
+    }
+    assert!(catalog.files.lock().len() < 1050);
+    assert!(catalog.files.lock().keys().any(|url| url.ends_with("kept.parquet")));
+}
+
+#[test]
 fn siblings_must_agree() {
     let folder = TempDir::new().unwrap();
     write(&folder.path().join("t/a.parquet"), vec![("id", ids(0, 3))]);
@@ -168,9 +195,9 @@ fn tables_in_memory_keep_their_versions() {
     assert!(catalog.create_view("t", "SELECT 1", true).is_err());
     assert!(catalog.drop_table("t").unwrap() && !catalog.drop_table("t").unwrap());
     assert!(rows(&planned).is_err());
-}
     // Neither what is dropped takes rows, nor what came in its place.
     let insert = || catalog.insert(&planned, vec![batch.clone().into()], &Governor::unlimited());
     assert!(insert().unwrap_err().to_string().contains("replaced or dropped"));
     catalog.create_table("t", batch.schema(), vec![], false).unwrap();
     assert!(insert().unwrap_err().to_string().contains("replaced or dropped"));
+}
