@@ -4,7 +4,7 @@
 //! DIR/orders/*.parquet            a table; listed as any other folder
 //! DIR/.dovetail/lock              held by the process that writes here
 //! DIR/.dovetail/writing/…         files that are not committed yet
-//! DIR/.dovetail/replaced/orders   what was a table until its replacement was in its place
+//! DIR/.dovetail/replaced/0=orders what was a table until its replacement was in its place
 //! ```
 //!
 //! What always holds: what is written becomes part of a table by one rename, when it is on disk, or not at all; a
@@ -32,6 +32,8 @@ pub use writer::{TableWriter, Written, plain, table_schema};
 const NAME_BYTES_MAX: usize = 128;
 
 const OWN: &str = ".dovetail";
+/// Between a number and the name of what was put aside. No table of the warehouse has it in its name.
+const ASIDE: char = '=';
 
 /// A folder that tables are written to, by one process at a time.
 pub struct Warehouse {
@@ -128,7 +130,7 @@ impl Warehouse {
         check_name(name)?;
         let _alone = self.commits.write();
         let former = self.find(name)?;
-        let aside = former.as_ref().map(|former| self.put_aside(former)).transpose()?;
+        let aside = former.as_ref().map(|former| self.put_aside(former, "replaced")).transpose()?;
         let place = self.root.join(name);
         if let Err(e) = written.become_folder(&place) {
             if let (Some(former), Some(aside)) = (&former, &aside) {
@@ -137,7 +139,10 @@ impl Warehouse {
             return Err(failed(&place, &e));
         }
         self.sync()?;
-        aside.map_or(Ok(()), |aside| remove(&aside))
+        if let Some(aside) = aside {
+            self.discard(&aside);
+        }
+        Ok(())
     }
 
     /// Drops a table; false if there is none of that name.
@@ -146,12 +151,10 @@ impl Warehouse {
         let Some(place) = self.find(name)? else {
             return Ok(false);
         };
-        // Gone at once and whole; with another name so that it is not put back at the next start.
-        let aside = self.own("writing").join(place.file_name().unwrap_or_default());
-        fs::create_dir_all(self.own("writing")).map_err(|e| failed(&aside, &e))?;
-        fs::rename(&place, &aside).map_err(|e| failed(&place, &e))?;
+        // Gone at once and whole, and not put back at the next start.
+        let aside = self.put_aside(&place, "writing")?;
         self.sync()?;
-        remove(&aside)?;
+        self.discard(&aside);
         Ok(true)
     }
 
@@ -169,20 +172,36 @@ impl Warehouse {
         Ok(None)
     }
 
-    fn put_aside(&self, former: &Path) -> Result<PathBuf> {
-        let replaced = self.own("replaced");
-        fs::create_dir_all(&replaced).map_err(|e| failed(&replaced, &e))?;
-        let aside = replaced.join(former.file_name().unwrap_or_default());
+    /// Moves what was a table to a part of our own, under a name that nothing there has yet.
+    fn put_aside(&self, former: &Path, part: &str) -> Result<PathBuf> {
+        let part = self.own(part);
+        fs::create_dir_all(&part).map_err(|e| failed(&part, &e))?;
+        let file = former.file_name().unwrap_or_default().to_string_lossy();
+        let file = file.rsplit_once(ASIDE).map_or(&*file, |(_, file)| file);
+        let names = (0_u64..).map(|number| part.join(format!("{number}{ASIDE}{file}")));
+        let aside = names.into_iter().find(|place| !place.exists()).unwrap_or_default();
         fs::rename(former, &aside).map_err(|e| failed(former, &e))?;
         Ok(aside)
+    }
+
+    /// Deletes what is no table any more. If that fails it is in nobody's way, and the next start deletes it.
+    fn discard(&self, aside: &Path) {
+        // From here it would be put back, if the table that has replaced it were dropped.
+        let is_replaced = aside.starts_with(self.own("replaced"));
+        let moved = if is_replaced { self.put_aside(aside, "writing") } else { Ok(aside.to_owned()) };
+        if let Err(e) = moved.and_then(|aside| remove(&aside)) {
+            tracing::warn!("what was a table until now is not deleted yet: {e}");
+        }
     }
 
     fn recover(&self) -> Result<()> {
         let replaced = self.own("replaced");
         for aside in entries(&replaced).map_err(|e| failed(&replaced, &e))? {
-            let file = aside.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-            if self.find(file.strip_suffix(".parquet").unwrap_or(&file))?.is_none() {
-                let place = self.root.join(aside.file_name().unwrap_or_default());
+            let file = aside.file_name().unwrap_or_default().to_string_lossy();
+            let file = file.rsplit_once(ASIDE).map_or(&*file, |(_, file)| file);
+            let name = file.to_lowercase();
+            if self.find(name.strip_suffix(".parquet").unwrap_or(&name))?.is_none() {
+                let place = self.root.join(file);
                 tracing::warn!(table = %place.display(), "put back a table that was being replaced");
                 fs::rename(&aside, &place).map_err(|e| failed(&place, &e))?;
             }
