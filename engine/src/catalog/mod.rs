@@ -24,6 +24,7 @@ pub mod thrift;
 pub mod warehouse;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -161,6 +162,13 @@ impl Catalog {
             });
         }
         Ok(Arc::new(table::describe(self, location, &files)?))
+    }
+
+    /// A table of local files.
+    pub fn table_of_files(&self, name: &str, files: &[PathBuf]) -> Result<Arc<Table>> {
+        let listed = files.iter().map(|f| listing::files_at(&self.stores, &Location::Local(f.clone())));
+        let listed: Vec<_> = listed.collect::<Result<Vec<_>>>()?.concat();
+        Ok(Arc::new(table::describe(self, name, &listed)?))
     }
 
     /// Lists the folder or bucket again, and the warehouse.

@@ -64,6 +64,7 @@ fn small(
             }
             let (schema, batches, rows) = rows_of(session, query, snapshot, cancellation)?;
             catalog.create_table(&name, nullable(&schema), batches, or_replace)?;
+            session.note_written(&name, rows, cancellation);
             command(format!("created table {name} with {rows} rows"))
         }
         Bound::CreateTable { name, schema, if_not_exists, or_replace } => {
@@ -71,6 +72,7 @@ fn small(
                 return command(format!("table {name} exists already"));
             }
             catalog.create_table(&name, schema, vec![], or_replace)?;
+            session.note_written(&name, 0, cancellation);
             command(format!("created table {name}"))
         }
         Bound::Insert { table, query, overwrite } => {
@@ -82,6 +84,7 @@ fn small(
             }
             let (_, batches, _) = rows_of(session, query, snapshot, cancellation)?;
             let rows = catalog.insert(&table, batches, &session.memory)?;
+            session.note_written(&table, rows, cancellation);
             count(rows, format!("inserted {rows} rows into {table}"))
         }
         Bound::CreateView { name, sql, or_replace } => {

@@ -14,6 +14,7 @@
 //! What always holds: a statement sees one snapshot of the catalog; its result is complete or an error;
 //! statements may run from several threads at once.
 
+mod audit;
 pub mod cluster;
 mod command;
 mod explain;
@@ -33,6 +34,7 @@ use arrow::datatypes::SchemaRef;
 use dovetail_planner::catalog::CatalogSnapshot;
 use dovetail_planner::sql::{self, ParsedStatement};
 
+use crate::audit::AuditSink;
 use crate::catalog::Catalog;
 use crate::catalog::warehouse::Warehouse;
 use crate::error::{EngineError, Result};
@@ -57,6 +59,7 @@ pub struct Session {
     memory: Governor,
     spill: SpillSpace,
     cluster: OnceLock<Arc<dyn Cluster>>,
+    audit: OnceLock<Arc<dyn AuditSink>>,
     /// Tasks that may have to wait for readers.
     flowing: Arc<AtomicUsize>,
     /// Does the network I/O of remote tables. Dropped last.
@@ -189,6 +192,7 @@ impl Session {
             pool,
             running: Arc::default(),
             cluster: OnceLock::new(),
+            audit: OnceLock::new(),
             flowing: Arc::default(),
             _runtime: Background(Some(runtime)),
         })

@@ -14,6 +14,7 @@ use dovetail_planner::sql::{self, Bound, ParsedStatement};
 
 use super::statement::{one_statement, rows_schema};
 use super::{Cancellation, Session, command};
+use crate::audit::StatementClass;
 use crate::batch::{BATCH_ROWS, Batch};
 use crate::catalog::logical_schema;
 use crate::error::{EngineError, Result};
@@ -96,18 +97,30 @@ impl Session {
         rows: impl Iterator<Item = Result<Values>>,
         cancellation: &Cancellation,
     ) -> Result<u64> {
-        let one = one_statement(statement)?;
+        let one = one_statement(statement).map_err(|e| self.refused(&cancellation.user(), statement, e))?;
+        let mut audited = self.audit(StatementClass::Command, &one.text, cancellation)?;
+        audited.end(self.run_all(&one, rows, cancellation))
+    }
+
+    fn run_all(
+        &self,
+        one: &ParsedStatement,
+        rows: impl Iterator<Item = Result<Values>>,
+        cancellation: &Cancellation,
+    ) -> Result<u64> {
         let mut changed = 0;
         let mut inserts: Option<(String, Vec<RecordBatch>)> = None;
         for (number, values) in rows.enumerate() {
             cancellation.check()?;
-            let outcome = self.run_one(&one, &values?, &mut inserts, cancellation);
+            let outcome = self.run_one(one, &values?, &mut inserts, cancellation);
             changed += outcome.map_err(|e| at_row(number + 1, e))?;
         }
         let Some((table, batches)) = inserts else {
             return Ok(changed);
         };
-        self.catalog.insert(&table, gathered(batches)?, &self.memory)
+        let rows = self.catalog.insert(&table, gathered(batches)?, &self.memory)?;
+        self.note_written(&table, rows, cancellation);
+        Ok(rows)
     }
 
     fn run_one(
