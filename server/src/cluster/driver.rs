@@ -376,7 +376,7 @@ impl Driver {
         let mut splits = vec![];
         if is_wanted && let Some(query) = self.queries.get_mut(&id) {
             let context = &query.asked.context;
-            context.metrics.add(counts);
+            context.metrics.add(counts, self.workers.get(&worker).map(|w| &*w.hello.name));
             context.tasks_done.fetch_add(1, Ordering::Relaxed);
             let scheduler = &self.scheduler;
             let slots = self.slots.load(Ordering::Relaxed);
@@ -554,6 +554,7 @@ impl Driver {
         let Some(w) = self.workers.get_mut(&worker) else { return };
         tell(w, worker, id, query, &placements);
         w.running += 1;
+        query.asked.context.metrics.note_sent(&w.hello.name, &w.hello.version);
         w.send(Message::Run(control::Run { output: Some(control::Output::of(id.0, output)) }));
         if let Sink::JoinBuild { join, .. } = &query.stages[stage.0 as usize].work.sink
             && !join.kind.emits_build_at_end()

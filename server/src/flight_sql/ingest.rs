@@ -21,7 +21,7 @@ impl Statements {
         command: CommandStatementIngest,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<u64, Status> {
-        self.client.may_write()?;
+        self.may_write("")?;
         let options = options(command)?;
         let _running = self.operations.start()?;
         let mut rows = PutRows::behind_command(request).await;
@@ -29,8 +29,8 @@ impl Statements {
         let Some(schema) = rows.schema().cloned() else {
             return Err(Status::invalid_argument("no rows were sent to ingest, and no schema"));
         };
-        let session = self.session.clone();
-        let mut ingest = blocking(move || session.ingest(&options, &schema)).await?;
+        let (session, user) = (self.session.clone(), self.client.name.clone());
+        let mut ingest = blocking(move || session.ingest_for(&user, &options, &schema)).await?;
         while let Some(batch) = next {
             ingest = write(ingest, batch).await?;
             next = rows.next().await?;

@@ -86,7 +86,7 @@ impl Statements {
             None => self.promise(sql, Values::default()).await,
             Some(bound) if is_query => self.promise(sql, bound.of_query()?).await,
             Some(bound) => {
-                self.client.may_write()?;
+                self.may_write(&sql)?;
                 // Before the command, so that it is not carried out and then refused.
                 let handle = self.operations.promise(Promise::Done, &self.client.name)?;
                 match self.update_bound(sql, Some(bound)).await {
@@ -110,9 +110,10 @@ impl Statements {
         let Some(bound) = bound else {
             return self.update(sql).await;
         };
-        self.client.may_write()?;
+        self.may_write(&sql)?;
         let running = self.operations.start()?;
         let (session, cancellation) = (self.session.clone(), running.cancellation.clone());
+        cancellation.for_user(&self.client.name);
         blocking(move || session.run_each(&sql, bound.values(), &cancellation)).await
     }
 }

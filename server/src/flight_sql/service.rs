@@ -55,11 +55,12 @@ impl Service {
     /// The schema of what a command asks for, as IPC. Nothing runs.
     pub async fn schema(&self, command: &Bytes, client: &Identity) -> Result<Bytes, Status> {
         let any = Any::decode(command.as_ref()).map_err(|e| malformed(&e))?;
+        let statements = Statements { client: client.clone(), ..self.statements.clone() };
         let schema = match Command::try_from(any).map_err(|e| malformed(&e))? {
-            Command::CommandStatementQuery(c) => self.statements.describe(c.query).await?.schema,
+            Command::CommandStatementQuery(c) => statements.describe(c.query).await?.schema,
             Command::CommandPreparedStatementQuery(c) => {
                 let run = self.prepared.run(own(client, &c.prepared_statement_handle)?)?;
-                self.statements.describe(run.sql).await?.schema
+                statements.describe(run.sql).await?.schema
             }
             other => match Listing::of(other) {
                 Some(listing) => listing.schema()?,
@@ -352,7 +353,7 @@ impl FlightSqlService for Service {
         r: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         refuse_transaction(&c.transaction_id)?;
-        let described = self.statements.describe(c.query.clone()).await.map_err(|e| match e.code() {
+        let described = self.statements_of(&r)?.describe(c.query.clone()).await.map_err(|e| match e.code() {
             // It is the statement that is not supported. Drivers would take it that preparing is not, and go on.
             Code::Unimplemented => Status::invalid_argument(e.message()),
             _ => e,

@@ -18,7 +18,10 @@ use super::rows::{stream_of, stream_of_batches};
 use super::status::{lost, status};
 use super::wire::wire_schema;
 use super::{FlightStream, SQL_BYTES_MAX};
-use crate::security::users::Identity;
+use crate::security::users::{Identity, Role};
+
+/// What the audit calls it if somebody may not do something.
+const DENIED: &str = "denied";
 
 /// Runs statements of a client.
 #[derive(Clone)]
@@ -46,8 +49,10 @@ impl Statements {
     /// What a statement takes and gives, in types of the wire. Nothing runs.
     pub async fn describe(&self, sql: String) -> Result<Description, Status> {
         check_length(&sql)?;
-        let session = self.session.clone();
-        let Description { schema, is_query, parameters } = blocking(move || session.describe(&sql)).await?;
+        let (session, user) = (self.session.clone(), self.client.name.clone());
+        let described =
+            blocking(move || session.describe(&sql).map_err(|e| session.refused(&user, &sql, e))).await?;
+        let Description { schema, is_query, parameters } = described;
         Ok(Description { schema: wire_schema(&schema), is_query, parameters: wire_schema(&parameters) })
     }
 
@@ -59,7 +64,7 @@ impl Statements {
             let handle = self.operations.promise(Promise::Query(Box::new(statement)), &self.client.name)?;
             return Ok(Promised { handle, schema, command: None });
         }
-        self.client.may_write()?;
+        self.may_write(statement.text())?;
         // Before the command, so that it is not carried out and then refused.
         let handle = self.operations.promise(Promise::Done, &self.client.name)?;
         match self.carry_out(statement).await {
@@ -116,7 +121,7 @@ impl Statements {
     }
 
     async fn carry_out(&self, statement: Statement) -> Result<Done, Status> {
-        self.client.may_write()?;
+        self.may_write(statement.text())?;
         let running = self.operations.start()?;
         let result = self.run(statement, &running.cancellation).await?;
         let StatementKind::Command { message } = result.kind.clone() else {
@@ -127,12 +132,34 @@ impl Statements {
 
     async fn prepare(&self, sql: String, values: Values) -> Result<Statement, Status> {
         check_length(&sql)?;
-        let session = self.session.clone();
-        blocking(move || session.prepare_with(&sql, &values)).await
+        let (session, user) = (self.session.clone(), self.client.name.clone());
+        let statement = blocking(move || {
+            session.prepare_with(&sql, &values).map_err(|e| session.refused(&user, &sql, e))
+        });
+        let statement = statement.await?;
+        if statement.reads_audit && self.client.role == Role::ReadOnly {
+            let refusal =
+                "system.audit shows what others have asked: only a user of the role read-write may read it";
+            self.session.note_refusal(&self.client.name, statement.text(), DENIED, refusal);
+            return Err(Status::permission_denied(refusal));
+        }
+        Ok(statement)
     }
 
-    async fn run(&self, statement: Statement, cancellation: &Cancellation) -> Result<ResultStream, Status> {
+    /// Refuses a command of whom is to change nothing.
+    pub fn may_write(&self, sql: &str) -> Result<(), Status> {
+        self.client.may_write().inspect_err(|refused| {
+            self.session.note_refusal(&self.client.name, sql, DENIED, refused.message());
+        })
+    }
+
+    async fn run(
+        &self,
+        statement: Statement,
+        cancellation: &Cancellation,
+    ) -> Result<ResultStream, Status> {
         let (session, cancellation) = (self.session.clone(), cancellation.clone());
+        cancellation.for_user(&self.client.name);
         blocking(move || session.run_statement(statement, &cancellation)).await
     }
 }

@@ -5,6 +5,7 @@
 //! recovery switched off the same run fails ([`run::Outcome::Failed`]); a run that ended before its fault came is
 //! run again. `cargo test --workspace --test cluster -- stopped` runs what has `stopped` in its name.
 
+mod audit;
 mod damage;
 mod data;
 mod full_disks;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         workers::trials(),
         links::trials(),
         restart::trials(),
+        audit::trials(),
         slow::trials(),
         spilling::trials(),
         damage::trials(),
