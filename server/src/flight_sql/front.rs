@@ -70,13 +70,11 @@ impl FlightService for Front {
         self.sql.get_flight_info(request).await.map_err(blamed)
     }
 
-    /// The whole answer at once: a query's plan is made soon, and its rows are computed when they are fetched.
     async fn poll_flight_info(
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<PollInfo>, Status> {
-        let info = self.sql.get_flight_info(request).await.map_err(blamed)?.into_inner();
-        Ok(Response::new(PollInfo { info: Some(info), progress: Some(1.0), ..PollInfo::default() }))
+        self.sql.poll(request).await.map(Response::new).map_err(blamed)
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {

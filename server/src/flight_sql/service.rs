@@ -3,7 +3,7 @@
 //! Transactions and Substrait are refused, with a way out.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::Schema;
 use arrow::ipc::writer::IpcWriteOptions;
@@ -11,17 +11,19 @@ use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::server::{DoPutError, FlightSqlService, PeekableFlightDataStream};
 use arrow_flight::sql::*;
 use arrow_flight::{
-    Action, CancelStatus, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
+    Action, CancelStatus, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, PollInfo, SchemaAsIpc,
+    Ticket,
 };
 use bytes::Bytes;
 use dovetail_engine::{Session, Values};
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
-use super::message::{command_metadata, durable_metadata};
+use super::message::{command_message, command_metadata, durable_metadata};
 use super::metadata::{self, Listing};
 use super::operations::{HANDLE_RANDOM_BYTES, Limits, Operations, unknown};
 use super::parameters::Bound;
+use super::polls::Polls;
 use super::prepared::{PreparedRun, PreparedStatements};
 use super::refusals::{malformed, no_substrait, no_transactions, refuse_transaction};
 use super::rows::stream_of_batches;
@@ -43,7 +45,8 @@ type Info = Result<Response<FlightInfo>, Status>;
 impl Service {
     pub fn new(session: Arc<Session>, limits: Limits, durable: Option<Arc<DurableResults>>) -> Service {
         let (operations, client) = (Operations::new(limits, durable), Identity::administrator());
-        let statements = Statements { session, operations, client };
+        let polls = Polls::new(limits.unfetched_age);
+        let statements = Statements { session, operations, polls, client };
         Service { statements, prepared: Arc::new(PreparedStatements::new(limits)), limits }
     }
 
@@ -70,14 +73,32 @@ impl Service {
         ipc(&schema)
     }
 
+    /// Runs a query while its client asks now and then how far it is. A command is carried out by the first poll;
+    /// what has no rows to be computed is complete at once.
+    pub async fn poll(&self, request: Request<FlightDescriptor>) -> Result<PollInfo, Status> {
+        let statements = self.statements_of(&request)?;
+        if let Some(handle) = statement_handle(&request.get_ref().cmd)? {
+            return statements.polls.poll(own(&statements.client, &handle)?).await;
+        }
+        let info = self.get_flight_info(request).await?.into_inner();
+        let ticket =
+            info.endpoint.first().and_then(|e| e.ticket.as_ref()).map(|t| statement_handle(&t.ticket));
+        match ticket.transpose()?.flatten() {
+            Some(handle) if command_message(&info).is_none() => {
+                statements.begin(&handle, info)?;
+                statements.polls.poll(&handle).await
+            }
+            _ => Ok(PollInfo { info: Some(info), progress: Some(1.0), ..PollInfo::default() }),
+        }
+    }
+
     /// Stops or forgets a result.
     pub fn cancel(&self, info: &FlightInfo, client: &Identity) -> Result<CancelStatus, Status> {
         let mut status = CancelStatus::NotCancellable;
         for endpoint in &info.endpoint {
-            let ticket = endpoint.ticket.as_ref().map(|t| Any::decode(t.ticket.as_ref()));
-            let ticket = ticket.transpose().map_err(|e| malformed(&e))?;
-            if let Some(Ok(Command::TicketStatementQuery(ticket))) = ticket.map(Command::try_from) {
-                status = self.statements.operations.cancel(own(client, &ticket.statement_handle)?)?;
+            let handle = endpoint.ticket.as_ref().map(|t| statement_handle(&t.ticket)).transpose()?;
+            if let Some(handle) = handle.flatten() {
+                status = self.statements.operations.cancel(own(client, &handle)?)?;
             }
         }
         Ok(status)
@@ -95,15 +116,9 @@ impl Service {
 
     fn promised(&self, promised: Promised, descriptor: FlightDescriptor) -> Info {
         let ticket = TicketStatementQuery { statement_handle: promised.handle };
-        let expires = SystemTime::now() + self.limits.unfetched_age;
-        let since_epoch = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let expires = prost_types::Timestamp {
-            seconds: i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX),
-            nanos: since_epoch.subsec_nanos() as i32,
-        };
         let endpoint = FlightEndpoint::new()
             .with_ticket(Ticket::new(ticket.as_any().encode_to_vec()))
-            .with_expiration_time(expires);
+            .with_expiration_time(expiry(self.limits.unfetched_age));
         let mut info = FlightInfo::new().with_descriptor(descriptor).with_endpoint(endpoint);
         info.schema = ipc(&promised.schema)?;
         if let Some(done) = promised.command {
@@ -353,11 +368,12 @@ impl FlightSqlService for Service {
         r: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         refuse_transaction(&c.transaction_id)?;
-        let described = self.statements_of(&r)?.describe(c.query.clone()).await.map_err(|e| match e.code() {
-            // It is the statement that is not supported. Drivers would take it that preparing is not, and go on.
-            Code::Unimplemented => Status::invalid_argument(e.message()),
-            _ => e,
-        })?;
+        let described =
+            self.statements_of(&r)?.describe(c.query.clone()).await.map_err(|e| match e.code() {
+                // It is the statement that is not supported. Drivers would take it that preparing is not, and go on.
+                Code::Unimplemented => Status::invalid_argument(e.message()),
+                _ => e,
+            })?;
         // No bytes at all tell drivers that the statement is an update.
         let dataset_schema = if described.is_query { ipc(&described.schema)? } else { Bytes::new() };
         let parameter_schema = ipc(&described.parameters)?;
@@ -405,6 +421,24 @@ impl FlightSqlService for Service {
     }
 
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
+}
+
+/// The handle of the result that a ticket stands for, if it is a statement's.
+fn statement_handle(ticket: &Bytes) -> Result<Option<Bytes>, Status> {
+    let any = Any::decode(ticket.as_ref()).map_err(|e| malformed(&e))?;
+    match Command::try_from(any) {
+        Ok(Command::TicketStatementQuery(ticket)) => Ok(Some(ticket.statement_handle)),
+        _ => Ok(None),
+    }
+}
+
+/// When something is forgotten that is kept for so long.
+pub fn expiry(age: Duration) -> prost_types::Timestamp {
+    let since_epoch = (SystemTime::now() + age).duration_since(UNIX_EPOCH).unwrap_or_default();
+    prost_types::Timestamp {
+        seconds: i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX),
+        nanos: since_epoch.subsec_nanos() as i32,
+    }
 }
 
 /// Who makes a call.

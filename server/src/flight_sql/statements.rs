@@ -14,6 +14,7 @@ use dovetail_engine::{Cancellation, Description, ResultStream, Session, Statemen
 use tonic::Status;
 
 use super::operations::{Operations, Promise, Running};
+use super::polls::Polls;
 use super::rows::{stream_of, stream_of_batches};
 use super::status::{lost, status};
 use super::wire::wire_schema;
@@ -28,6 +29,7 @@ const DENIED: &str = "denied";
 pub struct Statements {
     pub session: Arc<Session>,
     pub operations: Operations,
+    pub polls: Polls,
     pub client: Identity,
 }
 
@@ -99,6 +101,11 @@ impl Statements {
     }
 
     async fn fetch(&self, handle: &Bytes, may_come_back: bool) -> Result<FlightStream, Status> {
+        if let Some((result, running)) = self.take_polled(handle).await {
+            let result = result?;
+            let schema = wire_schema(&result.schema);
+            return Ok(stream_of(result, schema, running));
+        }
         let (promise, running) = self.operations.redeem(handle)?;
         match promise {
             Promise::Done => Ok(stream_of_batches(Arc::new(Schema::empty()), vec![])),
@@ -153,7 +160,8 @@ impl Statements {
         })
     }
 
-    async fn run(
+    /// Runs a statement for the client.
+    pub async fn run(
         &self,
         statement: Statement,
         cancellation: &Cancellation,
