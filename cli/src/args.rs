@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use dovetail_engine::memory::parse_spill_directory;
 use dovetail_engine::{MemoryLimit, SchedulerKind, SessionOptions, SpillDirectory};
 use dovetail_server::flight_sql::Limits;
+use dovetail_server::journal::AUDIT_DAYS;
 use dovetail_server::remote::ServerAddress;
 use dovetail_server::security::SecurityFiles;
 use dovetail_server::security::users::Role;
@@ -131,9 +132,13 @@ pub struct ServerArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "scheduler")]
     pub local_workers: Option<usize>,
     /// Write down in this directory how far queries are that workers run, so that they go on when the server has died
-    /// and is started again with it; without it they end with the server
+    /// and is started again with it; without it they end with the server. Also keep there a record of every statement,
+    /// which system.audit shows
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// How long to keep the records of system.audit
+    #[arg(long, value_name = "DAYS", requires = "state_dir", default_value_t = AUDIT_DAYS)]
+    pub audit_days: u32,
     /// The most rows that a query's result may have; sessions may lower it with SET max_result_rows
     /// [default: any number]
     #[arg(long, value_name = "N", value_parser = at_least_one)]

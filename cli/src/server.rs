@@ -33,7 +33,8 @@ pub fn run(args: &ServerArgs) -> Result<()> {
     // Flags first: what is wrong with them is known before a large folder has been looked at.
     let security = SecurityFiles { users: args.users.clone(), ..args.security.files() }.read()?;
     let listening = Listening::bind(&args.listen, security, args.insecure)?;
-    let state = args.state_dir.as_deref().map(StateDirectory::open).transpose()?;
+    let mut state = args.state_dir.as_deref().map(StateDirectory::open).transpose()?;
+    state.iter_mut().for_each(|state| state.audit_days = args.audit_days);
     let mut options = args.engine.session_options();
     let shares = Shares::of(args, &options);
     options.memory_limit = Some(shares.memory_limit);

@@ -7,6 +7,7 @@
 //! What always holds: a task runs to completion on one thread, without async; operators push batches
 //! downstream; every exchange between stages is a set of batches by (stage, task, partition).
 
+pub mod audit;
 pub mod batch;
 pub mod catalog;
 pub mod error;

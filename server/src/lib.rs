@@ -7,6 +7,7 @@
 //!                                                 └─ data: outputs fetched over Arrow Flight ─▶ other workers
 //! ```
 
+pub mod audit;
 pub mod cluster;
 mod connect;
 mod data;

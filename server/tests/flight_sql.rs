@@ -199,7 +199,7 @@ fn garbage_is_refused_and_the_server_goes_on() {
 }
 
 #[test]
-fn a_schema_and_a_poll_without_running() {
+fn a_schema_without_running_and_a_poll() {
     use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt};
     use prost::Message;
     let served = Served::new();

@@ -28,6 +28,7 @@ mod value_bytes;
 pub mod warehouse;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -177,6 +178,13 @@ impl Catalog {
         }
         self.forget_unlisted();
         Ok(Arc::new(table::describe(self, location, &files)?))
+    }
+
+    /// A table of local files.
+    pub fn table_of_files(&self, name: &str, files: &[PathBuf]) -> Result<Arc<Table>> {
+        let listed = files.iter().map(|f| listing::files_at(&self.stores, &Location::Local(f.clone())));
+        let listed: Vec<_> = listed.collect::<Result<Vec<_>>>()?.concat();
+        Ok(Arc::new(table::describe(self, name, &listed)?))
     }
 
     /// A file of a plan, with its footer: from the cache, or read now.

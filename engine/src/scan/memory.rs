@@ -10,6 +10,7 @@ use crate::catalog::MemoryData;
 use crate::error::Result;
 use crate::scan::conjunct::{Conjunct, Steps};
 use crate::scan::parquet_scan::{Emitted, Splits};
+use crate::task::touched::FileCounts;
 use crate::task::{QueryContext, Source, SourceFactory, TaskContext};
 
 /// What the tasks of the stage share.
@@ -34,6 +35,7 @@ struct MemorySource {
     splits: Splits,
     /// What is left of the batch that was claimed.
     current: Option<Batch>,
+    looked_at_rows: u64,
 }
 
 impl MemoryScan {
@@ -55,7 +57,8 @@ impl SourceFactory for MemoryScan {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Source>> {
         let (shared, query) = (self.shared.clone(), task.query.clone());
         let conjuncts = shared.steps.conjuncts.clone();
-        Ok(Box::new(MemorySource { shared, query, conjuncts, splits: Splits::of(task), current: None }))
+        let splits = Splits::of(task);
+        Ok(Box::new(MemorySource { shared, query, conjuncts, splits, current: None, looked_at_rows: 0 }))
     }
 }
 
@@ -69,6 +72,7 @@ impl Source for MemorySource {
             let Some(batch) = self.window() else {
                 return Ok(None);
             };
+            self.looked_at_rows += batch.rows as u64;
             let columns = self.shared.columns.iter().map(|c| batch.columns[*c].clone()).collect();
             let kept = self.shared.steps.apply(&self.conjuncts, Batch { columns, rows: batch.rows })?;
             if kept.rows > 0 {
@@ -77,6 +81,13 @@ impl Source for MemorySource {
                 return Ok(Some(Batch { columns, rows: kept.rows }));
             }
         }
+    }
+}
+
+impl Drop for MemorySource {
+    fn drop(&mut self) {
+        let counts = FileCounts { file: 0, rows: self.looked_at_rows, bytes: 0 };
+        self.shared.emitted.note(&self.query, counts);
     }
 }
 

@@ -20,6 +20,7 @@ use crate::scan::group::GroupReader;
 use crate::scan::mask::Mask;
 use crate::scan::parquet_scan::SharedScan;
 use crate::scan::selection::Selection;
+use crate::task::touched::FileCounts;
 
 /// A batch goes on once it has so many rows; one more window does not make it too large.
 const ENOUGH_ROWS: usize = BATCH_ROWS / 2;
@@ -43,6 +44,8 @@ pub struct MorselReader {
     excluded: Option<Vec<Range<usize>>>,
     selection: Selection,
     scratch: StepScratch,
+    /// So far, in all.
+    looked_at: FileCounts,
 }
 
 /// A column of the output.
@@ -67,6 +70,7 @@ impl MorselReader {
     /// Prepares to read row group `group` of a file of the scan; none if its statistics say that no row
     /// passes.
     pub fn open(scan: Arc<SharedScan>, file: usize, group: usize) -> Result<Option<MorselReader>> {
+        let looked_at = FileCounts { file: file as u32, rows: 0, bytes: 0 };
         let mut group = GroupReader::new(scan.clone(), file, group)?;
         let published = scan.steps.published();
         if group.rows() == 0 || !group.may_pass(&published) {
@@ -92,6 +96,7 @@ impl MorselReader {
             excluded: None,
             selection: Selection::default(),
             scratch: StepScratch::default(),
+            looked_at,
         }))
     }
 
@@ -102,6 +107,7 @@ impl MorselReader {
             self.next_row = window.end;
             self.selection.reset(window.len());
             self.exclude(conjuncts, window.clone())?;
+            self.looked_at.rows += self.selection.count() as u64;
             if self.filter(conjuncts, window.clone())? == GroupLeft::Nothing {
                 self.next_row = self.group.rows();
                 break;
@@ -144,7 +150,14 @@ impl MorselReader {
 
     /// Bytes read since the last call.
     pub fn take_bytes_read(&mut self) -> u64 {
-        self.group.take_bytes_read()
+        let bytes = self.group.take_bytes_read();
+        self.looked_at.bytes += bytes;
+        bytes
+    }
+
+    /// The rows that were looked at so far, and the bytes that were told by [`Self::take_bytes_read`].
+    pub fn looked_at(&self) -> FileCounts {
+        self.looked_at
     }
 
     /// Takes out of the selection the rows of pages that cannot pass.

@@ -14,6 +14,7 @@ use crate::memory::Charge;
 use crate::scan::column::{Storage, storage};
 use crate::scan::conjunct::{Conjunct, Steps};
 use crate::scan::morsel::MorselReader;
+use crate::task::touched::FileCounts;
 use crate::task::{QueryContext, Source, SourceFactory, TaskContext};
 
 /// Row groups after which columns that were always needed are opened at once.
@@ -194,13 +195,30 @@ impl Source for ParquetSource {
             self.shared.emitted.count(&self.query, batch.as_ref().map_or(0, |b| b.rows), bytes);
             match batch {
                 Some(batch) => return Ok(Some(batch)),
-                None => self.current = None,
+                None => {
+                    let done = self.current.take();
+                    done.into_iter().for_each(|reader| self.note(reader));
+                }
             }
         }
     }
 }
 
+/// What was read in vain, or after an error, counts too.
+impl Drop for ParquetSource {
+    fn drop(&mut self) {
+        let rest = [self.current.take(), self.ahead.take()];
+        rest.into_iter().flatten().for_each(|reader| self.note(reader));
+    }
+}
+
 impl ParquetSource {
+    /// Notes what was read of a row group, which is done with.
+    fn note(&self, mut reader: MorselReader) {
+        self.shared.emitted.count(&self.query, 0, reader.take_bytes_read());
+        self.shared.emitted.note(&self.query, reader.looked_at());
+    }
+
     /// Takes up the next row group, and one ahead where that pays.
     fn advance(&mut self) -> Result<()> {
         if let Some(mut ahead) = self.ahead.take() {
@@ -305,5 +323,10 @@ impl Emitted {
         if let Some(metrics) = query.metrics.operator(self.operator_id) {
             metrics.bytes_read.fetch_add(bytes_read, Ordering::Relaxed);
         }
+    }
+
+    /// Notes what was read of a file.
+    pub fn note(&self, query: &QueryContext, counts: FileCounts) {
+        query.metrics.note_file(self.operator_id, counts);
     }
 }

@@ -11,6 +11,7 @@ use dovetail_planner::pipeline::QueryGraph;
 use super::run::Ran;
 use super::running::RunningGuard;
 use super::{Cancellation, ResultStream, Session, StatementKind};
+use crate::audit::{Audited, Reading, StatementClass};
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::exchange::{KeptReader, KeptRows};
@@ -48,6 +49,9 @@ pub struct DurableResult {
     pub handle: Vec<u8>,
     /// Of the rows.
     pub schema: SchemaRef,
+    /// What was asked, and by whom, for the audit.
+    pub sql: Arc<str>,
+    pub user: String,
 }
 
 /// A query that another process has begun, and that this session goes on with. Can be cancelled until it is
@@ -56,23 +60,31 @@ pub struct Resumed {
     pub(super) schema: SchemaRef,
     pub(super) context: Arc<QueryContext>,
     pub(super) running: RunningGuard,
+    audited: Audited,
 }
 
 impl Session {
     /// Takes a query over. The graph, the stage of its rows and the number of operators are those that the cluster
-    /// was given then; the rest is this session's own.
+    /// was given then; the rest is this session's own. In the audit it is a statement of its own: of the process
+    /// before there is one that was interrupted.
+    ///
+    /// # Errors
+    /// The query cannot be noted in the audit.
     pub fn resume(
         &self,
         graph: QueryGraph,
         result: StageId,
         operators: usize,
         durable: DurableResult,
-    ) -> (ClusterQuery, Resumed) {
+    ) -> Result<(ClusterQuery, Resumed)> {
+        let entry = self.audit_entry(StatementClass::Query, &durable.sql, &durable.user)?;
         let context = Arc::new(self.context(operators));
-        let running = self.running.enter(Arc::default(), context.clone());
-        let resumed = Resumed { schema: durable.schema.clone(), context: context.clone(), running };
+        let reading = entry.clone().map(|entry| Reading::of_graph(entry, &graph, context.clone()));
+        let running = self.running.enter(durable.sql.clone(), context.clone()).with_reading(reading);
+        let (schema, audited) = (durable.schema.clone(), Audited::new(entry));
+        let resumed = Resumed { schema, context: context.clone(), running, audited };
         let (catalog, durable) = (self.catalog.clone(), Some(durable));
-        (ClusterQuery { graph, result, catalog, context, operators, durable }, resumed)
+        Ok((ClusterQuery { graph, result, catalog, context, operators, durable }, resumed))
     }
 }
 
@@ -87,11 +99,20 @@ impl Resumed {
         self.context.cancel();
     }
 
-    /// Its rows, which the cluster has computed.
-    pub fn into_stream(self, rows: Vec<Arc<KeptRows>>) -> ResultStream {
-        let Resumed { schema, context, running } = self;
-        let rows = Ran { schema: schema.clone(), rows: KeptReader::taking(rows), context, _running: running };
-        ResultStream::new(schema, StatementKind::Query, rows)
+    /// Its rows, if the cluster has computed them.
+    pub fn into_stream(self, rows: Result<Vec<Arc<KeptRows>>>) -> Result<ResultStream> {
+        let Resumed { schema, context, running, mut audited } = self;
+        let rows = match rows {
+            Ok(rows) => KeptReader::taking(rows),
+            Err(e) => {
+                // What was read is noted first.
+                drop(running);
+                return audited.end(Err(e));
+            }
+        };
+        let rows = Ran { schema: schema.clone(), rows, context, _running: running };
+        let kind = StatementKind::Query;
+        Ok(ResultStream { schema, kind, batches: audited.rows(Box::new(rows)) })
     }
 }
 

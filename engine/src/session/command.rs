@@ -64,10 +64,12 @@ fn small(
         Bound::CreateTableAs { name, query, options } => {
             let (schema, batches, rows) = rows_of(session, query, snapshot, cancellation)?;
             session.create_table(&name, nullable(&schema), batches, options)?;
+            session.note_written(&name, options.temporary, rows, cancellation);
             command(format!("created {} {name} with {rows} rows", kind(options, "table")))
         }
         Bound::CreateTable { name, schema, options } => {
             session.create_table(&name, schema, vec![], options)?;
+            session.note_written(&name, options.temporary, 0, cancellation);
             command(format!("created {} {name}", kind(options, "table")))
         }
         Bound::Insert { table, query, overwrite } => {
@@ -79,7 +81,9 @@ fn small(
             }
             let planned = inserted_into(snapshot, &table)?;
             let (_, batches, _) = rows_of(session, query, snapshot, cancellation)?;
-            let rows = session.insert(&planned, snapshot.is_temporary(&table), batches)?;
+            let is_temporary = snapshot.is_temporary(&table);
+            let rows = session.insert(&planned, is_temporary, batches)?;
+            session.note_written(&table, is_temporary, rows, cancellation);
             count(rows, format!("inserted {rows} rows into {table}"))
         }
         Bound::CreateView { name, options, .. } if write::is_there(&name, options, snapshot) => {

@@ -18,6 +18,7 @@ use dovetail_shuffle::Rows;
 use dovetail_shuffle::memory::HeldMemory;
 
 use super::Session;
+use crate::audit::{Audited, StatementClass};
 use crate::batch::Batch;
 use crate::catalog::warehouse::{TableWriter, check_name, table_schema};
 use crate::catalog::{Catalog, Place, TemporaryTables, logical_schema, replaced, value_bytes};
@@ -55,6 +56,8 @@ pub struct Ingest {
     target: Target,
     /// For each column of the table, where it is in the rows that come.
     columns: Vec<usize>,
+    url: String,
+    audited: Audited,
 }
 
 enum Commit {
@@ -90,6 +93,25 @@ impl Session {
     /// # Errors
     /// The options do not fit what is there; the name or the columns cannot be a table's; there is no warehouse.
     pub fn ingest(&self, options: &IngestOptions, schema: &Schema) -> Result<Ingest> {
+        self.ingest_for("", options, schema)
+    }
+
+    /// [`Session::ingest`], for a user.
+    pub fn ingest_for(&self, user: &str, options: &IngestOptions, schema: &Schema) -> Result<Ingest> {
+        let entry = self.audit_entry(StatementClass::Ingest, "", user)?;
+        let mut audited = Audited::new(entry);
+        match self.begin_ingest(options, schema) {
+            Ok(ingest) => {
+                if let Some(entry) = audited.entry() {
+                    entry.writes(&ingest.name, ingest.url.clone(), 0);
+                }
+                Ok(Ingest { audited, ..ingest })
+            }
+            refused => audited.end(refused),
+        }
+    }
+
+    fn begin_ingest(&self, options: &IngestOptions, schema: &Schema) -> Result<Ingest> {
         let name = options.table.to_lowercase();
         let is_own = self.temporary.table(&name).is_some();
         // Rows are added where the name's rows are.
@@ -147,13 +169,21 @@ impl Session {
             let warehouse = self.catalog.warehouse()?;
             Target::Files(Box::new(warehouse.write(table_schema(&table), self.memory.reserve("Ingest"))?))
         };
-        Ok(Ingest { catalog: self.catalog.clone(), name, commit, target, columns })
+        let (url, catalog) = (self.url_of(&name, in_memory), self.catalog.clone());
+        Ok(Ingest { catalog, name, commit, target, columns, url, audited: Audited::default() })
     }
 }
 
 impl Ingest {
     /// Takes rows. After an error the ingest is to be dropped.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        match self.take(batch) {
+            Ok(()) => Ok(()),
+            failed => self.audited.end(failed),
+        }
+    }
+
+    fn take(&mut self, batch: &RecordBatch) -> Result<()> {
         let batch = batch.project(&self.columns)?;
         match &mut self.target {
             Target::Files(writer) => {
@@ -176,44 +206,53 @@ impl Ingest {
 
     /// Puts all rows into the table; how many there were.
     pub fn commit(self) -> Result<u64> {
-        let Ingest { catalog, name, commit, target, .. } = self;
-        match target {
-            Target::Files(writer) => {
-                let written = writer.finish()?;
-                let (rows, warehouse) = (written.rows, catalog.warehouse()?);
-                match commit {
-                    Commit::Create => warehouse.create(&name, written)?,
-                    Commit::Append(_) if rows == 0 => {}
-                    Commit::Append(planned) => catalog.append_written(&planned, written)?,
-                    Commit::Replace => warehouse.replace(&name, written)?,
-                }
-                Ok(rows)
+        let Ingest { catalog, name, commit, target, url, mut audited, .. } = self;
+        let committed = commit_to(&catalog, &name, commit, target);
+        if let (Some(entry), Ok(rows)) = (audited.entry(), &committed) {
+            entry.writes(&name, url, *rows);
+        }
+        audited.end(committed)
+    }
+}
+
+/// Puts the rows that a target has into a table.
+fn commit_to(catalog: &Catalog, name: &str, commit: Commit, target: Target) -> Result<u64> {
+    match target {
+        Target::Files(writer) => {
+            let written = writer.finish()?;
+            let (rows, warehouse) = (written.rows, catalog.warehouse()?);
+            match commit {
+                Commit::Create => warehouse.create(name, written)?,
+                Commit::Append(_) if rows == 0 => {}
+                Commit::Append(planned) => catalog.append_written(&planned, written)?,
+                Commit::Replace => warehouse.replace(name, written)?,
             }
-            Target::Memory(rows) => {
-                let (InMemory { schema, memory, .. }, batches, count) = rows.gathered();
-                match commit {
-                    Commit::Create => catalog.create_table(&name, schema, batches, false)?,
-                    Commit::Replace => catalog.create_table(&name, schema, batches, true)?,
-                    Commit::Append(planned) => {
-                        catalog.insert(&planned, batches, memory.governor())?;
-                    }
+            Ok(rows)
+        }
+        Target::Memory(rows) => {
+            let (InMemory { schema, memory, .. }, batches, count) = rows.gathered();
+            match commit {
+                Commit::Create => catalog.create_table(name, schema, batches, false)?,
+                Commit::Replace => catalog.create_table(name, schema, batches, true)?,
+                Commit::Append(planned) => {
+                    catalog.insert(&planned, batches, memory.governor())?;
                 }
-                // What was reserved while the rows came is counted for as long as the table is there.
-                catalog.charge(&name, memory.into_charge());
-                Ok(count)
             }
-            Target::Temporary(rows, tables) => {
-                let (InMemory { schema, memory, .. }, batches, count) = rows.gathered();
-                let charge = memory.into_charge();
-                match commit {
-                    Commit::Create => tables.create_table(&name, schema, batches, false, charge)?,
-                    Commit::Replace => tables.create_table(&name, schema, batches, true, charge)?,
-                    Commit::Append(planned) => {
-                        tables.insert(&planned, batches, charge)?;
-                    }
+            // What was reserved while the rows came is counted for as long as the table is there.
+            catalog.charge(name, memory.into_charge());
+            Ok(count)
+        }
+        Target::Temporary(rows, tables) => {
+            let (InMemory { schema, memory, .. }, batches, count) = rows.gathered();
+            let charge = memory.into_charge();
+            match commit {
+                Commit::Create => tables.create_table(name, schema, batches, false, charge)?,
+                Commit::Replace => tables.create_table(name, schema, batches, true, charge)?,
+                Commit::Append(planned) => {
+                    tables.insert(&planned, batches, charge)?;
                 }
-                Ok(count)
             }
+            Ok(count)
         }
     }
 }

@@ -17,6 +17,7 @@
 //! What always holds: a statement sees one snapshot of the catalog; its result is complete or an error;
 //! statements may run from several threads at once.
 
+mod audit;
 pub mod cluster;
 mod command;
 mod explain;
@@ -38,6 +39,7 @@ use arrow::datatypes::SchemaRef;
 use dovetail_planner::catalog::CatalogSnapshot;
 use dovetail_planner::sql::{self, ParsedStatement};
 
+use crate::audit::AuditSink;
 use crate::catalog::warehouse::Warehouse;
 use crate::catalog::{Catalog, TemporaryTables};
 use crate::error::{EngineError, Result};
@@ -67,6 +69,7 @@ pub struct Session {
     memory: Governor,
     spill: SpillSpace,
     cluster: Arc<OnceLock<Arc<dyn Cluster>>>,
+    audit: Arc<OnceLock<Arc<dyn AuditSink>>>,
     /// Tasks that may have to wait for readers.
     flowing: Arc<AtomicUsize>,
     temporary: Arc<TemporaryTables>,
@@ -217,6 +220,7 @@ impl Session {
             pool,
             running: Arc::default(),
             cluster: Arc::default(),
+            audit: Arc::default(),
             flowing: Arc::default(),
             _runtime: Arc::new(Background(Some(runtime))),
         })
@@ -235,6 +239,7 @@ impl Session {
             memory: self.memory.clone(),
             spill: self.spill.clone(),
             cluster: self.cluster.clone(),
+            audit: self.audit.clone(),
             flowing: self.flowing.clone(),
             _runtime: self._runtime.clone(),
         }

@@ -14,7 +14,8 @@ use dovetail_planner::catalog::Table;
 use dovetail_planner::sql::{self, Bound, ParsedStatement};
 
 use super::statement::{one_statement, rows_schema};
-use super::{Cancellation, Effect, Session, command, write};
+use super::{Cancellation, Effect, Session, command, system, write};
+use crate::audit::StatementClass;
 use crate::batch::{BATCH_ROWS, Batch};
 use crate::catalog::{logical_schema, replaced, same_columns};
 use crate::error::{EngineError, Result};
@@ -47,6 +48,8 @@ pub struct Description {
     pub is_query: bool,
     /// What it changes.
     pub effect: Effect,
+    /// Whether it reads what others have asked.
+    pub reads_audit: bool,
     /// A field for each parameter; Null where nothing tells the type.
     pub parameters: SchemaRef,
 }
@@ -95,7 +98,14 @@ impl Session {
                 (schema, is_query, write::effect(&other, &snapshot))
             }
         };
-        Ok(Description { schema, is_query, effect, parameters: Arc::new(parameter_schema(types)) })
+        let reads_audit = system::reads_audit(&snapshot);
+        Ok(Description {
+            schema,
+            is_query,
+            effect,
+            reads_audit,
+            parameters: Arc::new(parameter_schema(types)),
+        })
     }
 
     /// Carries out a command once for each row of values; how many rows it changed in all. The rows that an
@@ -109,18 +119,30 @@ impl Session {
         rows: impl Iterator<Item = Result<Values>>,
         cancellation: &Cancellation,
     ) -> Result<u64> {
-        let one = one_statement(statement)?;
+        let one = one_statement(statement).map_err(|e| self.refused(&cancellation.user(), statement, e))?;
+        let mut audited = self.audit(StatementClass::Command, &one.text, cancellation)?;
+        audited.end(self.run_all(&one, rows, cancellation))
+    }
+
+    fn run_all(
+        &self,
+        one: &ParsedStatement,
+        rows: impl Iterator<Item = Result<Values>>,
+        cancellation: &Cancellation,
+    ) -> Result<u64> {
         let mut changed = 0;
         let mut inserts: Option<Inserts> = None;
         for (number, values) in rows.enumerate() {
             cancellation.check()?;
-            let outcome = self.run_one(&one, &values?, &mut inserts, cancellation);
+            let outcome = self.run_one(one, &values?, &mut inserts, cancellation);
             changed += outcome.map_err(|e| at_row(number + 1, e))?;
         }
         let Some(Inserts { table, is_temporary, batches }) = inserts else {
             return Ok(changed);
         };
-        self.insert(&table, is_temporary, gathered(batches)?)
+        let rows = self.insert(&table, is_temporary, gathered(batches)?)?;
+        self.note_written(&table.name, is_temporary, rows, cancellation);
+        Ok(rows)
     }
 
     fn run_one(

@@ -14,7 +14,8 @@ use dovetail_planner::plan_query;
 
 use super::cluster::{Cluster, ClusterQuery, DurableResult};
 use super::running::RunningGuard;
-use super::{Cancellation, SchedulerKind, Session};
+use super::{Cancellation, SchedulerKind, Session, system};
+use crate::audit::mask;
 use crate::error::{EngineError, Result};
 use crate::exchange::{KeptReader, ResultFlow};
 use crate::memory::SpillPolicy;
@@ -130,9 +131,7 @@ impl Session {
             // Too many clients are slow already: what this one has not read yet waits on disk.
             return Ok(Box::new(self.run(planned, handle, cancellation)?));
         };
-        let context = Arc::new(self.context(planned.query.operator_count()));
-        let running = self.running.enter(cancellation.sql(), context.clone());
-        cancellation.attach(&context);
+        let (context, running) = self.begin(planned, cancellation);
         let flow = ResultFlow::new(&self.memory);
         let run = QueryRun::new(graph, self.catalog.clone(), context.clone(), WorkTables::default())
             .with_result(*result, flow.clone());
@@ -143,10 +142,12 @@ impl Session {
         Ok(Box::new(flowing))
     }
 
-    /// Plans a query for this session's threads.
+    /// Plans a query for the cluster if it has workers, else for this session's threads.
     pub(super) fn plan(&self, plan: LogicalPlan, snapshot: &CatalogSnapshot) -> Result<Planned> {
         let query = plan_query(plan, snapshot)?;
-        let cluster = self.cluster.get().and_then(|cluster| Some((cluster.clone(), cluster.parallelism()?)));
+        // Workers do not see the audit's files.
+        let cluster = self.cluster.get().filter(|_| !system::reads_audit(snapshot));
+        let cluster = cluster.and_then(|cluster| Some((cluster.clone(), cluster.parallelism()?)));
         let (cluster, parallelism) = cluster.unzip();
         let lowered = lower(&query, self.widened(parallelism.unwrap_or_else(|| self.parallelism())))?;
         Ok(Planned { query, lowered, cluster })
@@ -161,9 +162,7 @@ impl Session {
         cancellation: &Cancellation,
     ) -> Result<Ran> {
         let Lowered { graph, result, schema } = &planned.lowered;
-        let context = Arc::new(self.context(planned.query.operator_count()));
-        let running = self.running.enter(cancellation.sql(), context.clone());
-        cancellation.attach(&context);
+        let (context, running) = self.begin(planned, cancellation);
         if let Some(cluster) = &planned.cluster {
             let rows = cluster.run(ClusterQuery {
                 graph: graph.clone(),
@@ -171,7 +170,12 @@ impl Session {
                 catalog: self.catalog.clone(),
                 context: context.clone(),
                 operators: planned.query.operator_count(),
-                durable: handle.map(|handle| DurableResult { handle, schema: schema.clone() }),
+                durable: handle.map(|handle| DurableResult {
+                    handle,
+                    schema: schema.clone(),
+                    sql: mask(&cancellation.sql()).into(),
+                    user: cancellation.user(),
+                }),
             });
             // The cluster sees that the query is to stop, not why.
             let rows = match rows {

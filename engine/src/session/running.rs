@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+use crate::audit::Reading;
 use crate::task::QueryContext;
 
 /// All of them, the oldest first.
@@ -35,6 +36,8 @@ pub struct CancelHandle(Arc<Running>);
 pub struct RunningGuard {
     running: Arc<Running>,
     id: u64,
+    /// What it reads, if it is audited.
+    _reading: Option<Reading>,
 }
 
 impl Running {
@@ -45,7 +48,7 @@ impl Running {
         let started_micros = i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX);
         let query = RunningQuery { id, sql, context, since: Instant::now(), started_micros };
         self.queries.lock().push(query);
-        RunningGuard { running: self.clone(), id }
+        RunningGuard { running: self.clone(), id, _reading: None }
     }
 
     /// Those that run now.
@@ -56,6 +59,14 @@ impl Running {
     /// The one that has been running longest.
     pub fn oldest(&self) -> Option<Arc<QueryContext>> {
         self.queries.lock().first().map(|q| q.context.clone())
+    }
+}
+
+impl RunningGuard {
+    /// Has what the query reads be noted when it ends.
+    pub fn with_reading(mut self, reading: Option<Reading>) -> RunningGuard {
+        self._reading = reading;
+        self
     }
 }
 

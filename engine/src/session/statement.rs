@@ -6,6 +6,7 @@
 //! What always holds: a prepared statement sees the catalog as it was when it was prepared, and runs once; a
 //! [`Cancellation`] stops the statement that was started with it and no other.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -15,7 +16,8 @@ use parking_lot::Mutex;
 
 use super::parameters::Values;
 use super::run::Planned;
-use super::{ResultStream, Session, StatementKind, command, write};
+use super::{ResultStream, Session, StatementKind, command, system, write};
+use crate::audit::{Entry, StatementClass};
 use crate::error::{EngineError, Result};
 use crate::task::QueryContext;
 
@@ -27,6 +29,8 @@ pub struct Statement {
     pub is_query: bool,
     /// What it changes.
     pub effect: Effect,
+    /// Whether it reads what others have asked.
+    pub reads_audit: bool,
     text: Arc<str>,
     work: Work,
     handle: Option<Vec<u8>>,
@@ -59,6 +63,9 @@ struct Attached {
     queries: Vec<Weak<QueryContext>>,
     /// The statement that was started with it.
     sql: Option<Arc<str>>,
+    user: String,
+    /// Where what the statement does is noted.
+    entry: Option<Arc<Entry>>,
 }
 
 impl Session {
@@ -72,19 +79,29 @@ impl Session {
         let one = one_statement(statement)?;
         let snapshot = self.snapshot_for(&one)?;
         let text: Arc<str> = one.text.as_str().into();
+        let reads_audit = system::reads_audit(&snapshot);
         match sql::bind_values(&one, &snapshot, &values.0)? {
             Bound::Query(plan) => {
                 let planned = self.plan(plan, &snapshot)?;
                 let schema = planned.lowered.schema.clone();
                 let work = Work::Query(Box::new(planned));
                 let effect = Effect::Nothing;
-                Ok(Statement { schema, is_query: true, effect, text, work, handle: None, snapshot })
+                Ok(Statement {
+                    schema,
+                    is_query: true,
+                    effect,
+                    reads_audit,
+                    text,
+                    work,
+                    handle: None,
+                    snapshot,
+                })
             }
             other => {
                 let (schema, is_query) = rows_schema(&other);
                 let effect = write::effect(&other, &snapshot);
                 let work = Work::Other(Box::new(other));
-                Ok(Statement { schema, is_query, effect, text, work, handle: None, snapshot })
+                Ok(Statement { schema, is_query, effect, reads_audit, text, work, handle: None, snapshot })
             }
         }
     }
@@ -93,19 +110,32 @@ impl Session {
     /// it runs.
     pub fn run_statement(&self, statement: Statement, cancellation: &Cancellation) -> Result<ResultStream> {
         cancellation.check()?;
+        let class = if statement.is_query { StatementClass::Query } else { StatementClass::Command };
+        let mut audited = self.audit(class, &statement.text, cancellation)?;
         cancellation.0.lock().sql = Some(statement.text);
-        match statement.work {
+        let begun = match statement.work {
             Work::Query(planned) => {
                 let (schema, kind) = (planned.lowered.schema.clone(), StatementKind::Query);
-                let batches = self.rows(&planned, statement.handle, cancellation)?;
-                Ok(self.bounded(ResultStream { schema, kind, batches }))
+                let rows = self.rows(&planned, statement.handle, cancellation);
+                rows.map(|batches| self.bounded(ResultStream { schema, kind, batches }))
             }
             Work::Other(bound) => command::execute(self, *bound, &statement.snapshot, cancellation),
+        };
+        match begun {
+            Ok(ResultStream { schema, kind: StatementKind::Query, batches }) => {
+                Ok(ResultStream { schema, kind: StatementKind::Query, batches: audited.rows(batches) })
+            }
+            ended => audited.end(ended),
         }
     }
 }
 
 impl Statement {
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Names the result, so that a cluster that outlives this process can be asked for it. The name is as good as a
     /// secret: nobody must be able to guess it.
     pub fn with_handle(self, handle: Vec<u8>) -> Statement {
@@ -147,6 +177,33 @@ impl Cancellation {
     /// Whether somebody has asked the statement to stop.
     pub fn is_cancelled(&self) -> bool {
         self.0.lock().cancelled
+    }
+
+    /// Tasks of its queries that have ended, and all that are known.
+    pub fn tasks(&self) -> (u64, u64) {
+        let attached = self.0.lock();
+        let queries = attached.queries.iter().filter_map(Weak::upgrade);
+        queries.fold((0, 0), |(done, tasks), query| {
+            let of_query = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            (done + of_query(&query.tasks_done), tasks + of_query(&query.tasks))
+        })
+    }
+
+    /// For whom the statement runs, by name.
+    pub fn for_user(&self, name: &str) {
+        name.clone_into(&mut self.0.lock().user);
+    }
+
+    pub(super) fn user(&self) -> String {
+        self.0.lock().user.clone()
+    }
+
+    pub(super) fn note_in(&self, entry: Option<Arc<Entry>>) {
+        self.0.lock().entry = entry;
+    }
+
+    pub(super) fn entry(&self) -> Option<Arc<Entry>> {
+        self.0.lock().entry.clone()
     }
 
     /// The statement, or nothing.

@@ -6,6 +6,7 @@
 
 mod deadline;
 pub mod pipeline;
+pub mod touched;
 
 use std::any::Any;
 use std::ops::Range;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dovetail_planner::pipeline::Share;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
@@ -20,6 +22,7 @@ use crate::error::{EngineError, Result};
 use crate::exchange::{ExchangeOutput, KeptRows};
 use crate::memory::{Governor, QuerySpill, Reservation, SpillSpace};
 use crate::operators::sort::SortedRun;
+use touched::{FileCounts, Touched};
 
 pub use deadline::Deadline;
 
@@ -213,10 +216,11 @@ impl QueryContext {
     }
 }
 
-/// Counters by plan operator, indexed by its number; for EXPLAIN ANALYZE and progress.
+/// Counters by plan operator, indexed by its number; for EXPLAIN ANALYZE, progress and the audit.
 #[derive(Default)]
 pub struct Metrics {
     operators: Vec<OperatorMetrics>,
+    touched: Mutex<Touched>,
 }
 
 /// Counters of one plan operator, summed over its tasks.
@@ -230,19 +234,23 @@ pub struct OperatorMetrics {
 }
 
 /// The counters of one operator, as they travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorCounts {
     pub operator: u32,
     pub rows_out: u64,
     pub bytes_read: u64,
     pub bytes_spilled: u64,
     pub nanos: u64,
+    /// Of a scan: what it has read of each file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileCounts>,
 }
 
 impl Metrics {
     /// Counters for operators `0..count`.
     pub fn new(count: usize) -> Self {
-        Metrics { operators: (0..count).map(|_| OperatorMetrics::default()).collect() }
+        let operators = (0..count).map(|_| OperatorMetrics::default()).collect();
+        Metrics { operators, touched: Mutex::default() }
     }
 
     /// The sum of a counter over all operators.
@@ -252,26 +260,51 @@ impl Metrics {
 
     /// The counters that are not zero.
     pub fn counts(&self) -> Vec<OperatorCounts> {
+        let touched = self.touched.lock();
         let counts = self.operators.iter().enumerate().map(|(id, m)| OperatorCounts {
             operator: id as u32,
             rows_out: m.rows_out.load(Ordering::Relaxed),
             bytes_read: m.bytes_read.load(Ordering::Relaxed),
             bytes_spilled: m.bytes_spilled.load(Ordering::Relaxed),
             nanos: m.nanos.load(Ordering::Relaxed),
+            files: touched.of_operator(id as u32),
         });
-        counts.filter(|c| (c.rows_out, c.bytes_read, c.bytes_spilled, c.nanos) != (0, 0, 0, 0)).collect()
+        let is_nothing = |c: &OperatorCounts| {
+            (c.rows_out, c.bytes_read, c.bytes_spilled, c.nanos) == (0, 0, 0, 0) && c.files.is_empty()
+        };
+        counts.filter(|c| !is_nothing(c)).collect()
     }
 
-    /// Adds what an attempt has counted, elsewhere perhaps. Operators that the query does not have are ignored.
-    pub fn add(&self, counts: &[OperatorCounts]) {
+    /// Adds what an attempt has counted, at a worker perhaps. Operators that the query does not have are ignored.
+    pub fn add(&self, counts: &[OperatorCounts], worker: Option<&str>) {
         for c in counts {
             if let Some(m) = self.operator(c.operator) {
+                let mut touched = self.touched.lock();
+                c.files.iter().for_each(|file| touched.add_file(c.operator, *file, worker));
+                drop(touched);
                 m.rows_out.fetch_add(c.rows_out, Ordering::Relaxed);
                 m.bytes_read.fetch_add(c.bytes_read, Ordering::Relaxed);
                 m.bytes_spilled.fetch_add(c.bytes_spilled, Ordering::Relaxed);
                 m.nanos.fetch_add(c.nanos, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Notes what a task here has read of a file.
+    pub fn note_file(&self, operator: u32, counts: FileCounts) {
+        if self.operator(operator).is_some() {
+            self.touched.lock().add_file(operator, counts, None);
+        }
+    }
+
+    /// Notes that a task is sent to a worker.
+    pub fn note_sent(&self, worker: &str, version: &str) {
+        self.touched.lock().add_task(worker, version);
+    }
+
+    /// What the query has touched so far.
+    pub fn touched(&self) -> Touched {
+        self.touched.lock().clone()
     }
 
     /// The counters of an operator; none if the query keeps none.

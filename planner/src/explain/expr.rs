@@ -10,14 +10,33 @@ use crate::expr::{BinaryOp, Expr, IsTest};
 /// Longer names are cut.
 pub(super) const NAME_CHARS_MAX: usize = 48;
 
+/// How much is told of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Everything, for people.
+    Full,
+    /// What stays the same when only constants are others: no constants, and computed columns by their positions,
+    /// since their names are made of constants too.
+    Shape,
+}
+
 /// The names of an operator's input columns.
 pub(super) struct Names<'a> {
     pub(super) columns: Vec<&'a String>,
+    pub(super) detail: Detail,
 }
 
 impl<'a> Names<'a> {
     pub(super) fn of(inputs: &[&'a SchemaRef]) -> Self {
-        Names { columns: inputs.iter().flat_map(|s| s.fields()).map(|f| f.name()).collect() }
+        Names::with(inputs, Detail::Full)
+    }
+
+    pub(super) fn with(inputs: &[&'a SchemaRef], detail: Detail) -> Self {
+        let columns = match detail {
+            Detail::Full => inputs.iter().flat_map(|s| s.fields()).map(|f| f.name()).collect(),
+            Detail::Shape => vec![],
+        };
+        Names { columns, detail }
     }
 
     pub(super) fn name(&self, index: usize) -> String {
@@ -54,6 +73,7 @@ impl<'a> Names<'a> {
     fn write(&self, f: &mut String, expr: &Expr, outer: u8) -> fmt::Result {
         match expr {
             Expr::Column { index, .. } => f.write_str(&self.name(*index)),
+            Expr::Literal(_) if self.detail == Detail::Shape => f.write_char('?'),
             Expr::Literal(literal) => write!(f, "{}", literal_text(&literal.0)),
             Expr::Parameter { id, .. } => write!(f, "${id}"),
             Expr::Binary { op, left, right, .. } => {
@@ -110,6 +130,11 @@ impl<'a> Names<'a> {
                 self.write(f, expr, 4)?;
                 let not = if *negated { " NOT" } else { "" };
                 match list.len() {
+                    _ if self.detail == Detail::Shape
+                        && list.iter().all(|e| matches!(e, Expr::Literal(_))) =>
+                    {
+                        write!(f, "{not} IN (?)")
+                    }
                     0..=8 => write!(f, "{not} IN ({})", self.list(list)),
                     n => write!(f, "{not} IN ({}, … {n} values)", self.list(&list[..3])),
                 }

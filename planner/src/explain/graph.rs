@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use arrow::datatypes::SchemaRef;
 
-use super::expr::Names;
+use super::expr::{Detail, Names};
 use super::{aggregate_text, hash_join, operator_line, projected, scan_line};
 use crate::physical::Operator;
 use crate::pipeline::{QueryGraph, Sink, Source, Transform};
@@ -42,7 +42,7 @@ fn graph_into(text: &mut String, graph: &QueryGraph, depth: usize) {
 
 fn source(source: &Source) -> String {
     match source {
-        Source::Scan(scan) => scan_line(scan),
+        Source::Scan(scan) => scan_line(scan, Detail::Full),
         Source::Values(values) => format!("Values: {} rows", values.rows.len()),
         Source::Collected { stage } => format!("Collected from stage {}", stage.0),
         Source::AggregateFinal { stage, aggregate, input_schema } => {

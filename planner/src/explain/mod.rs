@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 use arrow::datatypes::SchemaRef;
 
-use self::expr::Names;
+use self::expr::{Detail, Names};
 pub use self::graph::graph;
 use crate::expr::Expr;
 use crate::physical::{
@@ -36,8 +36,24 @@ pub fn query(query: &Query, note: &dyn Fn(u32) -> Option<String>) -> String {
 
 /// What an operator does, on one line: `Filter: l_quantity < 24`.
 pub fn operator(plan: &PhysicalPlan) -> String {
+    line(plan, Detail::Full)
+}
+
+/// A query's plan without its constants and estimates: the same text for the same work, whatever the values are.
+pub fn shape(query: &Query) -> String {
+    fn add(text: &mut String, plan: &PhysicalPlan, depth: usize) {
+        let _ = writeln!(text, "{depth} {}", line(plan, Detail::Shape));
+        plan.inputs.iter().for_each(|input| add(text, input, depth + 1));
+    }
+    let mut text = String::new();
+    let others = query.subqueries.iter().chain(&query.shared).map(|(_, plan)| plan);
+    std::iter::once(&query.root).chain(others).for_each(|plan| add(&mut text, plan, 0));
+    text
+}
+
+fn line(plan: &PhysicalPlan, detail: Detail) -> String {
     let inputs: Vec<&SchemaRef> = plan.inputs.iter().map(|p| &p.schema).collect();
-    operator_line(&plan.operator, &inputs, &plan.schema)
+    detailed(&plan.operator, &inputs, &plan.schema, detail)
 }
 
 fn plan_into(text: &mut String, plan: &PhysicalPlan, depth: usize, note: &dyn Fn(u32) -> Option<String>) {
@@ -58,10 +74,15 @@ fn short(n: u64) -> String {
 }
 
 fn operator_line(operator: &Operator, inputs: &[&SchemaRef], schema: &SchemaRef) -> String {
-    let own = Names::of(inputs);
+    detailed(operator, inputs, schema, Detail::Full)
+}
+
+fn detailed(operator: &Operator, inputs: &[&SchemaRef], schema: &SchemaRef, detail: Detail) -> String {
+    let own = Names::with(inputs, detail);
     let name = operator.name();
     match operator {
-        Operator::Scan(scan) => scan_line(scan),
+        Operator::Values(_) | Operator::Limit(_) if detail == Detail::Shape => name.to_string(),
+        Operator::Scan(scan) => scan_line(scan, detail),
         Operator::Values(values) => match values.rows.as_slice() {
             [row] => format!("{name}: ({})", own.list(row)),
             rows => format!("{name}: {} rows", rows.len()),
@@ -81,7 +102,8 @@ fn operator_line(operator: &Operator, inputs: &[&SchemaRef], schema: &SchemaRef)
             format!("{name}: {}{on}", kind(join.kind))
         }
         Operator::Sort(sort) => {
-            let fetch = sort.fetch.map(|n| format!(", first {n}")).unwrap_or_default();
+            let fetch = sort.fetch.filter(|_| detail == Detail::Full);
+            let fetch = fetch.map(|n| format!(", first {n}")).unwrap_or_default();
             format!("{name}: {}{fetch}", sort_keys(&sort.keys, &own))
         }
         Operator::Limit(limit) => {
@@ -111,8 +133,9 @@ fn operator_line(operator: &Operator, inputs: &[&SchemaRef], schema: &SchemaRef)
     }
 }
 
-fn scan_line(scan: &Scan) -> String {
-    let names = Names { columns: scan.columns.iter().map(|c| scan.table_schema.field(*c).name()).collect() };
+fn scan_line(scan: &Scan, detail: Detail) -> String {
+    let columns = scan.columns.iter().map(|c| scan.table_schema.field(*c).name()).collect();
+    let names = Names { columns, detail };
     let output: Vec<String> = scan.output.iter().map(|c| names.name(*c)).collect();
     let mut text = format!("Scan {}", scan.table);
     if !output.is_empty() {
@@ -127,7 +150,7 @@ fn scan_line(scan: &Scan) -> String {
     for filter in &scan.runtime_filters {
         let _ = write!(text, " [{} by filter {}]", names.name(filter.column), filter.id);
     }
-    if let Some(limit) = scan.limit {
+    if let Some(limit) = scan.limit.filter(|_| detail == Detail::Full) {
         let _ = write!(text, " first {limit}");
     }
     text
@@ -136,7 +159,7 @@ fn scan_line(scan: &Scan) -> String {
 fn projected(names: &Names, exprs: &[Expr], schema: &SchemaRef) -> String {
     let columns = exprs.iter().enumerate().map(|(i, e)| {
         let text = names.show(e);
-        match schema.fields().get(i) {
+        match schema.fields().get(i).filter(|_| names.detail == Detail::Full) {
             Some(f) if *f.name() != text && f.name().chars().count() <= expr::NAME_CHARS_MAX => {
                 format!("{text} AS {}", f.name())
             }
@@ -187,6 +210,8 @@ fn window_call(call: &WindowCall, names: &Names) -> String {
     };
     let bound = |bound: &FrameBound| match bound {
         FrameBound::UnboundedPreceding => "start".to_string(),
+        FrameBound::Preceding(_) if names.detail == Detail::Shape => "-?".to_string(),
+        FrameBound::Following(_) if names.detail == Detail::Shape => "+?".to_string(),
         FrameBound::Preceding(n) => format!("-{}", n.0),
         FrameBound::CurrentRow => "current".to_string(),
         FrameBound::Following(n) => format!("+{}", n.0),
@@ -197,8 +222,8 @@ fn window_call(call: &WindowCall, names: &Names) -> String {
 }
 
 fn hash_join(join: &HashJoin, inputs: &[&SchemaRef], both: &Names) -> String {
-    let probe = Names::of(&inputs[..inputs.len().min(1)]);
-    let build = Names::of(inputs.get(1..).unwrap_or_default());
+    let probe = Names::with(&inputs[..inputs.len().min(1)], both.detail);
+    let build = Names::with(inputs.get(1..).unwrap_or_default(), both.detail);
     let equal = if join.null_equal { "IS NOT DISTINCT FROM" } else { "=" };
     let keys: Vec<String> =
         join.keys.iter().map(|(p, b)| format!("{} {equal} {}", probe.show(p), build.show(b))).collect();
@@ -237,4 +262,26 @@ fn sort_keys(keys: &[SortKey], names: &Names) -> String {
         format!("{}{descending}{nulls}", names.show(&k.expr))
     });
     keys.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shape;
+    use crate::testing;
+
+    #[test]
+    fn a_shape_is_the_same_for_other_constants_and_not_for_other_work() {
+        let catalog = testing::small();
+        let of = |sql: &str| shape(&testing::query(sql, &catalog).unwrap());
+        let first = of("SELECT a + 1, sum(b) FROM t WHERE c = 'x' AND a IN (1, 2, 3) GROUP BY a + 1 LIMIT 5");
+        let other = of("SELECT a + 2, sum(b) FROM t WHERE c = 'y' AND a IN (4, 5, 6) GROUP BY a + 2 LIMIT 9");
+        assert_eq!(first, other);
+        assert!(!first.contains('1') || !first.contains("'x'"), "{first}");
+        for sql in [
+            "SELECT a + 1, sum(b) FROM t WHERE c = 'x' GROUP BY a + 1 LIMIT 5",
+            "SELECT a + 1, min(b) FROM t WHERE c = 'x' AND a IN (1, 2, 3) GROUP BY a + 1 LIMIT 5",
+        ] {
+            assert_ne!(first, of(sql), "{sql}");
+        }
+    }
 }

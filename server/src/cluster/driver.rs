@@ -393,7 +393,7 @@ impl Driver {
         let mut change = None;
         if is_wanted && let Some(query) = self.queries.get_mut(&id) {
             let context = &query.asked.context;
-            context.metrics.add(counts);
+            context.metrics.add(counts, self.workers.get(&worker).map(|w| &*w.hello.name));
             context.tasks_done.fetch_add(1, Ordering::Relaxed);
             let scheduler = &self.scheduler;
             let slots = self.slots.load(Ordering::Relaxed);

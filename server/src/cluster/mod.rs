@@ -37,6 +37,7 @@ use tokio::sync::mpsc;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 
+use crate::audit::Audit;
 use crate::connect::Connector;
 use crate::control::control_server::ControlServer;
 use crate::data::fetch::FlightFetcher;
@@ -80,7 +81,7 @@ impl SchedulerSide {
     /// queries of the process before go on. To be called in a runtime.
     ///
     /// # Errors
-    /// The operating system gives no threads.
+    /// The operating system gives no threads; the audit cannot be written.
     pub fn start(
         session: &Session,
         security: &Security,
@@ -89,6 +90,9 @@ impl SchedulerSide {
     ) -> crate::Result<SchedulerSide> {
         let runtime = tokio::runtime::Handle::current();
         let fetcher = FlightFetcher::new(runtime.clone(), Connector::new(security.clone())?);
+        if let Some(state) = &state {
+            session.attach_audit(Arc::new(Audit::start(state)?));
+        }
         let (beginning, results) = begin(session, state.as_ref())?;
         let (handle, host) = driver::start(&runtime, fetcher, recovery, beginning)?;
         session.attach_cluster(Arc::new(handle.clone()));
@@ -158,9 +162,22 @@ fn begin(
     let results = Arc::new(DurableResults::new(journal.clone()));
     let orphan = |found: Found| match found.query {
         Ok((unfinished, log)) => {
-            let durable = DurableResult { handle: found.handle.to_vec(), schema: unfinished.schema.clone() };
+            let durable = DurableResult {
+                handle: found.handle.to_vec(),
+                schema: unfinished.schema.clone(),
+                sql: unfinished.sql.as_str().into(),
+                user: unfinished.user.clone(),
+            };
             let graph = unfinished.graph.clone();
-            let (asked, resumed) = session.resume(graph, unfinished.result, unfinished.operators, durable);
+            let resumed = session.resume(graph, unfinished.result, unfinished.operators, durable);
+            let (asked, resumed) = match resumed {
+                Ok(resumed) => resumed,
+                Err(error) => {
+                    log.remove();
+                    results.expect(found.handle, Err(error.to_string()));
+                    return None;
+                }
+            };
             let (reply, answer) = std::sync::mpsc::channel();
             let log = journal.keep(&found.handle, log);
             let recovered = Recovered::new(unfinished.schema.clone(), resumed, answer);

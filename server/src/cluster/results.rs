@@ -103,7 +103,7 @@ impl Recovered {
     pub fn wait(self, cancellation: &Cancellation) -> Result<ResultStream> {
         self.resumed.stop_with(cancellation);
         let gone = || EngineError::Resources("the server is shutting down".into());
-        let rows = self.answer.recv().unwrap_or_else(|_| Err(gone()))?;
-        Ok(self.resumed.into_stream(rows))
+        let rows = self.answer.recv().unwrap_or_else(|_| Err(gone()));
+        self.resumed.into_stream(rows)
     }
 }

@@ -128,9 +128,8 @@ impl FlightService for Front {
         mut request: Request<FlightDescriptor>,
     ) -> Result<Response<PollInfo>, Status> {
         let caller = self.caller(&mut request)?;
-        let whole = |info| PollInfo { info: Some(info), progress: Some(1.0), ..PollInfo::default() };
-        let info = self.sql.get_flight_info(request).instrument(caller.span()).await.map_err(blamed);
-        caller.answered(info.map(|response| response.map(whole)))
+        let info = self.sql.poll(request).instrument(caller.span()).await;
+        caller.answered(info.map(Response::new).map_err(blamed))
     }
 
     async fn get_schema(

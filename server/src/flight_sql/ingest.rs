@@ -6,7 +6,7 @@
 use arrow::array::RecordBatch;
 use arrow_flight::sql::server::PeekableFlightDataStream;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
-use dovetail_engine::{IfExists, Ingest, IngestOptions};
+use dovetail_engine::{Effect, IfExists, Ingest, IngestOptions};
 use tonic::{Request, Status};
 
 use super::metadata::{CATALOG, SCHEMA};
@@ -25,7 +25,7 @@ impl Statements {
         let session = if options.temporary {
             self.caller.own_session()?
         } else {
-            self.client.may_write()?;
+            self.may(Effect::Database, "")?;
             self.caller.session()?
         };
         let _running = self.operations.start(&self.client.name, &session)?;
@@ -34,7 +34,8 @@ impl Statements {
         let Some(schema) = rows.schema().cloned() else {
             return Err(Status::invalid_argument("no rows were sent to ingest, and no schema"));
         };
-        let mut ingest = blocking(move || session.ingest(&options, &schema)).await?;
+        let user = self.client.name.clone();
+        let mut ingest = blocking(move || session.ingest_for(&user, &options, &schema)).await?;
         while let Some(batch) = next {
             ingest = write(ingest, batch).await?;
             next = rows.next().await?;

@@ -9,8 +9,8 @@
 //!                                                                              └─▶ metadata
 //! ```
 //!
-//! A query is planned when its FlightInfo is asked for and runs when its ticket is redeemed; a command runs at
-//! once, since many clients never redeem the ticket of one. Session's calls block, so they run on threads of
+//! A query is planned when its FlightInfo is asked for and runs when its ticket is redeemed, or when it is polled
+//! first; a command runs at once, since many clients never redeem the ticket of one. Session's calls block, so they run on threads of
 //! their own; no thread waits for a slow client.
 //!
 //! What always holds: the schema of a FlightInfo is that of its rows; a ticket is redeemed once, and once more if the
@@ -22,6 +22,7 @@ mod message;
 mod metadata;
 mod operations;
 mod parameters;
+mod polls;
 mod prepared;
 mod put;
 mod refusals;

@@ -14,7 +14,7 @@ use arrow::datatypes::Schema;
 use arrow_flight::sql::server::PeekableFlightDataStream;
 use dovetail_engine::catalog::value_bytes;
 use dovetail_engine::memory::Charge;
-use dovetail_engine::{Effect, Result as EngineResult, Session, ValueRows, Values};
+use dovetail_engine::{Description, Effect, Result as EngineResult, Session, ValueRows, Values};
 use dovetail_shuffle::Rows;
 use dovetail_shuffle::memory::HeldMemory;
 use tonic::{Request, Status};
@@ -123,14 +123,16 @@ impl Statements {
         let Some(bound) = bound else {
             return self.update(sql).await;
         };
-        let effect = self.describe(sql.clone()).await?.effect;
-        self.client.may(effect)?;
+        let Description { effect, reads_audit, .. } = self.describe(sql.clone()).await?;
+        self.may(effect, &sql)?;
+        self.may_see(reads_audit, &sql)?;
         let session = match effect {
             Effect::Session => self.caller.own_session()?,
             Effect::Nothing | Effect::Database => self.caller.session()?,
         };
         let running = self.operations.start(&self.client.name, &session)?;
         let cancellation = running.cancellation.clone();
+        cancellation.for_user(&self.client.name);
         blocking(move || session.run_each(&sql, bound.values(), &cancellation)).await
     }
 }

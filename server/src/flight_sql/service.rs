@@ -3,7 +3,7 @@
 //! Transactions and Substrait are refused, with a way out.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::Schema;
 use arrow::ipc::writer::IpcWriteOptions;
@@ -11,17 +11,19 @@ use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::server::{DoPutError, FlightSqlService, PeekableFlightDataStream};
 use arrow_flight::sql::*;
 use arrow_flight::{
-    Action, CancelStatus, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
+    Action, CancelStatus, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, PollInfo, SchemaAsIpc,
+    Ticket,
 };
 use bytes::Bytes;
 use dovetail_engine::Values;
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
-use super::message::{command_metadata, durable_metadata};
+use super::message::{command_message, command_metadata, durable_metadata};
 use super::metadata::{self, Listing};
 use super::operations::{HANDLE_RANDOM_BYTES, Limits, Operations, unknown};
 use super::parameters::Bound;
+use super::polls::Polls;
 use super::prepared::{PreparedRun, PreparedStatements};
 use super::refusals::{malformed, no_substrait, no_transactions, refuse_transaction};
 use super::rows::stream_of_batches;
@@ -34,6 +36,7 @@ use crate::security::users::Identity;
 #[derive(Clone)]
 pub struct Service {
     operations: Operations,
+    polls: Polls,
     prepared: Arc<PreparedStatements>,
     limits: Limits,
 }
@@ -44,13 +47,15 @@ type Info = Result<Response<FlightInfo>, Status>;
 impl Service {
     pub fn new(limits: Limits, durable: Option<Arc<DurableResults>>) -> Service {
         let prepared = Arc::new(PreparedStatements::new(limits));
-        Service { operations: Operations::new(limits, durable), prepared, limits }
+        let polls = Polls::new(limits.unfetched_age);
+        Service { operations: Operations::new(limits, durable), polls, prepared, limits }
     }
 
     /// The statements of whoever makes a call.
     fn statements_of<T>(&self, request: &Request<T>) -> Result<Statements, Status> {
         let caller = caller_of(request)?;
-        Ok(Statements { client: caller.identity.clone(), caller, operations: self.operations.clone() })
+        let (operations, polls) = (self.operations.clone(), self.polls.clone());
+        Ok(Statements { client: caller.identity.clone(), caller, operations, polls })
     }
 
     /// Ends the session of whoever makes a call, with all that runs in it.
@@ -79,14 +84,32 @@ impl Service {
         ipc(&schema)
     }
 
+    /// Runs a query while its client asks now and then how far it is. A command is carried out by the first poll;
+    /// what has no rows to be computed is complete at once.
+    pub async fn poll(&self, request: Request<FlightDescriptor>) -> Result<PollInfo, Status> {
+        let statements = self.statements_of(&request)?;
+        if let Some(handle) = statement_handle(&request.get_ref().cmd)? {
+            return statements.polls.poll(own(&statements.client, &handle)?).await;
+        }
+        let info = self.get_flight_info(request).await?.into_inner();
+        let ticket =
+            info.endpoint.first().and_then(|e| e.ticket.as_ref()).map(|t| statement_handle(&t.ticket));
+        match ticket.transpose()?.flatten() {
+            Some(handle) if command_message(&info).is_none() => {
+                statements.begin(&handle, info)?;
+                statements.polls.poll(&handle).await
+            }
+            _ => Ok(PollInfo { info: Some(info), progress: Some(1.0), ..PollInfo::default() }),
+        }
+    }
+
     /// Stops or forgets a result.
     pub fn cancel(&self, info: &FlightInfo, client: &Identity) -> Result<CancelStatus, Status> {
         let mut status = CancelStatus::NotCancellable;
         for endpoint in &info.endpoint {
-            let ticket = endpoint.ticket.as_ref().map(|t| Any::decode(t.ticket.as_ref()));
-            let ticket = ticket.transpose().map_err(|e| malformed(&e))?;
-            if let Some(Ok(Command::TicketStatementQuery(ticket))) = ticket.map(Command::try_from) {
-                status = self.operations.cancel(own(client, &ticket.statement_handle)?)?;
+            let handle = endpoint.ticket.as_ref().map(|t| statement_handle(&t.ticket)).transpose()?;
+            if let Some(handle) = handle.flatten() {
+                status = self.operations.cancel(own(client, &handle)?)?;
             }
         }
         Ok(status)
@@ -104,15 +127,9 @@ impl Service {
 
     fn promised(&self, promised: Promised, descriptor: FlightDescriptor) -> Info {
         let ticket = TicketStatementQuery { statement_handle: promised.handle };
-        let expires = SystemTime::now() + self.limits.unfetched_age;
-        let since_epoch = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let expires = prost_types::Timestamp {
-            seconds: i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX),
-            nanos: since_epoch.subsec_nanos() as i32,
-        };
         let endpoint = FlightEndpoint::new()
             .with_ticket(Ticket::new(ticket.as_any().encode_to_vec()))
-            .with_expiration_time(expires);
+            .with_expiration_time(expiry(self.limits.unfetched_age));
         let mut info = FlightInfo::new().with_descriptor(descriptor).with_endpoint(endpoint);
         info.schema = ipc(&promised.schema)?;
         if let Some(done) = promised.command {
@@ -421,6 +438,24 @@ impl FlightSqlService for Service {
     }
 
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
+}
+
+/// The handle of the result that a ticket stands for, if it is a statement's.
+fn statement_handle(ticket: &Bytes) -> Result<Option<Bytes>, Status> {
+    let any = Any::decode(ticket.as_ref()).map_err(|e| malformed(&e))?;
+    match Command::try_from(any) {
+        Ok(Command::TicketStatementQuery(ticket)) => Ok(Some(ticket.statement_handle)),
+        _ => Ok(None),
+    }
+}
+
+/// When something is forgotten that is kept for so long.
+pub fn expiry(age: Duration) -> prost_types::Timestamp {
+    let since_epoch = (SystemTime::now() + age).duration_since(UNIX_EPOCH).unwrap_or_default();
+    prost_types::Timestamp {
+        seconds: i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX),
+        nanos: since_epoch.subsec_nanos() as i32,
+    }
 }
 
 /// Who makes a call.

@@ -16,17 +16,22 @@ use dovetail_engine::{
 use tonic::Status;
 
 use super::operations::{Operations, Promise, Running};
+use super::polls::Polls;
 use super::rows::{stream_of, stream_of_batches};
 use super::sessions::Caller;
 use super::status::{lost, status};
 use super::wire::wire_schema;
 use super::{FlightStream, SQL_BYTES_MAX};
-use crate::security::users::Identity;
+use crate::security::users::{Identity, Role};
+
+/// What the audit calls it if somebody may not do something.
+const DENIED: &str = "denied";
 
 /// Runs statements of a client.
 #[derive(Clone)]
 pub struct Statements {
     pub operations: Operations,
+    pub polls: Polls,
     pub client: Identity,
     /// The client's session.
     pub caller: Caller,
@@ -50,8 +55,9 @@ impl Statements {
     /// What a statement takes and gives, in types of the wire. Nothing runs.
     pub async fn describe(&self, sql: String) -> Result<Description, Status> {
         check_length(&sql)?;
-        let session = self.caller.session()?;
-        let described = blocking(move || session.describe(&sql)).await?;
+        let (session, user) = (self.caller.session()?, self.client.name.clone());
+        let described =
+            blocking(move || session.describe(&sql).map_err(|e| session.refused(&user, &sql, e))).await?;
         let (schema, parameters) = (wire_schema(&described.schema), wire_schema(&described.parameters));
         Ok(Description { schema, parameters, ..described })
     }
@@ -65,7 +71,7 @@ impl Statements {
             let handle = self.operations.promise(promise, &self.client.name)?;
             return Ok(Promised { handle, schema, command: None });
         }
-        self.client.may(statement.effect)?;
+        self.may(statement.effect, statement.text())?;
         // Before the command, so that it is not carried out and then refused.
         let handle = self.operations.promise(Promise::Done, &self.client.name)?;
         match self.carry_out(statement, session).await {
@@ -100,6 +106,11 @@ impl Statements {
     }
 
     async fn fetch(&self, handle: &Bytes, may_come_back: bool) -> Result<FlightStream, Status> {
+        if let Some((result, running)) = self.take_polled(handle).await {
+            let result = result?;
+            let schema = wire_schema(&result.schema);
+            return Ok(stream_of(result, schema, running));
+        }
         let (promise, running) = self.operations.redeem(handle, &self.client.name)?;
         match promise {
             Promise::Done => Ok(stream_of_batches(Arc::new(Schema::empty()), vec![])),
@@ -122,14 +133,14 @@ impl Statements {
         running: Running,
     ) -> Result<FlightStream, Status> {
         let schema = wire_schema(&statement.schema);
-        let result = run(statement, session, &running.cancellation).await?;
+        let result = self.run(statement, session, &running.cancellation).await?;
         Ok(stream_of(result, schema, running))
     }
 
     async fn carry_out(&self, statement: Statement, session: Arc<Session>) -> Result<Done, Status> {
-        self.client.may(statement.effect)?;
+        self.may(statement.effect, statement.text())?;
         let running = self.operations.start(&self.client.name, &session)?;
-        let result = run(statement, session, &running.cancellation).await?;
+        let result = self.run(statement, session, &running.cancellation).await?;
         let StatementKind::Command { message } = result.kind.clone() else {
             return Err(Status::internal("internal error: a command had rows; please report it"));
         };
@@ -140,8 +151,8 @@ impl Statements {
     async fn prepare(&self, sql: String, values: Values) -> Result<(Statement, Arc<Session>), Status> {
         check_length(&sql)?;
         let session = self.caller.session()?;
-        let (planned, again) = (session.clone(), (sql.clone(), values.clone()));
-        let statement = blocking(move || planned.prepare_with(&sql, &values)).await?;
+        let statement = self.plan(&session, sql.clone(), values.clone()).await?;
+        self.may_see(statement.reads_audit, statement.text())?;
         if statement.effect != Effect::Session {
             return Ok((statement, session));
         }
@@ -149,18 +160,52 @@ impl Statements {
         if Arc::ptr_eq(&own, &session) {
             return Ok((statement, session));
         }
-        let (planned, (sql, values)) = (own.clone(), again);
-        Ok((blocking(move || planned.prepare_with(&sql, &values)).await?, own))
+        Ok((self.plan(&own, sql, values).await?, own))
     }
-}
 
-async fn run(
-    statement: Statement,
-    session: Arc<Session>,
-    cancellation: &Cancellation,
-) -> Result<ResultStream, Status> {
-    let cancellation = cancellation.clone();
-    blocking(move || session.run_statement(statement, &cancellation)).await
+    async fn plan(&self, session: &Arc<Session>, sql: String, values: Values) -> Result<Statement, Status> {
+        let (session, user) = (session.clone(), self.client.name.clone());
+        blocking(move || session.prepare_with(&sql, &values).map_err(|e| session.refused(&user, &sql, e)))
+            .await
+    }
+
+    /// Refuses what changes more than the client may.
+    pub fn may(&self, effect: Effect, sql: &str) -> Result<(), Status> {
+        self.client.may(effect).inspect_err(|refused| self.note_refusal(sql, refused))
+    }
+
+    /// Refuses to show what others have asked to whom may only read.
+    pub fn may_see(&self, reads_audit: bool, sql: &str) -> Result<(), Status> {
+        match self.client.role {
+            Role::ReadOnly if reads_audit => {
+                tracing::warn!(user = &*self.client.name, "refused the audit to a user who may only read");
+                let refused = Status::permission_denied(
+                    "system.audit shows what others have asked: only a user of the role read-write may read it",
+                );
+                self.note_refusal(sql, &refused);
+                Err(refused)
+            }
+            Role::ReadOnly | Role::ReadWrite => Ok(()),
+        }
+    }
+
+    fn note_refusal(&self, sql: &str, refused: &Status) {
+        if let Ok(session) = self.caller.session() {
+            session.note_refusal(&self.client.name, sql, DENIED, refused.message());
+        }
+    }
+
+    /// Runs a statement for the client, in its session or a passing one.
+    pub async fn run(
+        &self,
+        statement: Statement,
+        session: Arc<Session>,
+        cancellation: &Cancellation,
+    ) -> Result<ResultStream, Status> {
+        let cancellation = cancellation.clone();
+        cancellation.for_user(&self.client.name);
+        blocking(move || session.run_statement(statement, &cancellation)).await
+    }
 }
 
 fn check_length(sql: &str) -> Result<(), Status> {

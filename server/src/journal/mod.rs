@@ -4,13 +4,14 @@
 //! DIR/lock            held by the one server that uses the directory
 //! DIR/identity        which workers ask for, and how often the server was started
 //! DIR/queries/ID.log  one for each running query (query_log), in frames
+//! DIR/audit/…         what statements have done (crate::audit)
 //! ```
 //!
 //! A query's log is begun before its first task runs and goes when its rows have been fetched or nobody wants them
 //! any more. What always holds: numbers of queries are never used twice in one directory; a log that is damaged
 //! counts up to the damage; only the owner can read what is here, since a log has what it takes to ask for a result.
 
-mod frames;
+pub(crate) mod frames;
 mod query_log;
 mod unfinished;
 
@@ -41,6 +42,8 @@ const QUERIES_PER_EPOCH_BITS: u32 = 32;
 /// The first epoch of a lineage is random below this, so that a worker's word about a query of another scheduler is
 /// not taken for one about a query here; the epochs after it have room.
 const FIRST_EPOCH_MAX: u32 = 1 << 30;
+/// How long records of the audit are kept, unless somebody says otherwise.
+pub const AUDIT_DAYS: u32 = 90;
 
 /// Of the file with the identity.
 const IDENTITY_BYTES_MAX: u64 = 256;
@@ -85,8 +88,11 @@ fn epoch_of(query: u64) -> u32 {
 pub struct StateDirectory {
     identity: Identity,
     queries: PathBuf,
-    /// Locked until the process ends, however it does.
-    _lock: File,
+    audit: PathBuf,
+    /// How long records of the audit are kept.
+    pub audit_days: u32,
+    /// Locked until nobody uses the directory any more, or the process ends, however it does.
+    lock: Arc<File>,
 }
 
 impl StateDirectory {
@@ -97,9 +103,11 @@ impl StateDirectory {
     pub fn open(directory: &Path) -> Result<StateDirectory> {
         let problem = |problem: String| ServerError::State { directory: directory.to_owned(), problem };
         let cannot = |what: &str, e: io::Error| problem(format!("{what}: {e}"));
-        let queries = directory.join("queries");
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&queries);
-        made.map_err(|e| cannot("it cannot be made", e))?;
+        let (queries, audit) = (directory.join("queries"), directory.join("audit"));
+        for folder in [&queries, &audit] {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|e| cannot("it cannot be made", e))?;
+        }
         let lock = private_file().open(directory.join("lock"));
         let lock = lock.map_err(|e| cannot("it cannot be written", e))?;
         match lock.try_lock() {
@@ -113,7 +121,17 @@ impl StateDirectory {
         let epochs = of_logs.iter().map(|(query, _)| epoch_of(*query));
         let identity = Identity { epoch: epochs.fold(before.epoch, u32::max) + 1, lineage: before.lineage };
         write_identity(directory, &identity).map_err(|e| cannot("it cannot be written", e))?;
-        Ok(StateDirectory { identity, queries, _lock: lock })
+        Ok(StateDirectory { identity, queries, audit, audit_days: AUDIT_DAYS, lock: Arc::new(lock) })
+    }
+
+    /// The folder of the audit.
+    pub fn audit(&self) -> &Path {
+        &self.audit
+    }
+
+    /// The lock, for what uses the directory longer than this is there.
+    pub fn lock(&self) -> Arc<File> {
+        self.lock.clone()
     }
 
     /// Which scheduler this process is.
@@ -210,6 +228,8 @@ impl Journal {
             graph: encode_plan(&query.graph),
             operators: query.operators as u32,
             result: query.result.0,
+            sql: durable.sql.to_string(),
+            user: durable.user.clone(),
         };
         let log = schema.map_err(io::Error::other).and_then(|schema| {
             let log = QueryLog::create(path, record::Record::Begun(begun(schema)))?;

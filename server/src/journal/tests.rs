@@ -37,8 +37,9 @@ fn query(source: Source) -> ClusterQuery {
     let session = Session::new(SessionOptions::default()).unwrap();
     let graph = graph(source);
     let schema = graph.stages[0].work.sink_schema.clone();
-    let durable = DurableResult { handle: b"the handle".to_vec(), schema };
-    session.resume(graph, StageId(0), 3, durable).0
+    let (sql, user) = ("SELECT 1".into(), "anna".to_owned());
+    let durable = DurableResult { handle: b"the handle".to_vec(), schema, sql, user };
+    session.resume(graph, StageId(0), 3, durable).unwrap().0
 }
 
 fn values() -> Source {
@@ -71,6 +72,7 @@ fn a_query_is_found_again_with_what_was_recorded_of_it() {
     assert_eq!((unfinished.id, unfinished.operators, unfinished.result), (id, 3, StageId(0)));
     assert_eq!(unfinished.graph, query.graph);
     assert_eq!(unfinished.schema, query.durable.unwrap().schema);
+    assert_eq!((&*unfinished.sql, &*unfinished.user), ("SELECT 1", "anna"));
     assert_eq!(unfinished.recorded().len(), 1);
     assert!(unfinished.told.contains("w"));
     log.remove();

@@ -29,6 +29,8 @@ pub struct Found {
 pub struct Unfinished {
     pub id: u64,
     pub schema: SchemaRef,
+    pub sql: String,
+    pub user: String,
     /// As it was planned.
     pub graph: QueryGraph,
     pub result: StageId,
@@ -107,6 +109,8 @@ fn replayed(begun: &Begun, records: &[record::Record]) -> Result<Unfinished, Str
     let mut query = Unfinished {
         id: begun.query,
         schema: schema.into(),
+        sql: begun.sql.clone(),
+        user: begun.user.clone(),
         stages: graph.stages.clone(),
         graph,
         result,

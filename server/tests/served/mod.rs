@@ -15,11 +15,14 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use dovetail_engine::{Session, SessionOptions};
 use dovetail_server::Listening;
+use dovetail_server::cluster::{Recovery, SchedulerSide};
 use dovetail_server::flight_sql::{FlightSql, Limits, TicketHandler};
+use dovetail_server::journal::StateDirectory;
 use dovetail_server::remote::{RemoteSession, ServerAddress};
 use dovetail_server::security::{ClientAuth, Security};
 use futures::TryStreamExt;
 use tokio::sync::oneshot;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
@@ -52,6 +55,20 @@ impl Served {
         Served::over(options, Security::default(), Limits::default(), None)
     }
 
+    /// With a state directory, and a folder that clients' tables are written to beside it.
+    pub fn with_state(folder: &std::path::Path, security: Security) -> Served {
+        let warehouse = Some(folder.join("warehouse"));
+        let options = SessionOptions { threads: 2, warehouse, ..SessionOptions::default() };
+        let session = Arc::new(Session::new(options).unwrap());
+        let listening = Listening::bind("127.0.0.1:0", security, false).unwrap();
+        let state = StateDirectory::open(&folder.join("state")).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let start = async { SchedulerSide::start(&session, listening.security(), Recovery::On, Some(state)) };
+        let scheduler = runtime.block_on(start).unwrap();
+        let routes = scheduler.routes(session.clone());
+        Served::serving(session, listening, routes, (runtime, scheduler))
+    }
+
     pub fn with(security: Security, limits: Limits, tickets: Option<Arc<dyn TicketHandler>>) -> Served {
         let options = SessionOptions { threads: 2, ..SessionOptions::default() };
         Served::over(options, security, limits, tickets)
@@ -64,20 +81,32 @@ impl Served {
         tickets: Option<Arc<dyn TicketHandler>>,
     ) -> Served {
         let session = Arc::new(Session::new(options).unwrap());
-        let listening = Listening::bind("127.0.0.1:0", security.clone(), false).unwrap();
-        // The certificates of the tests are for the name.
-        let address = listening.url().replace("127.0.0.1", "localhost").parse().unwrap();
+        let listening = Listening::bind("127.0.0.1:0", security, false).unwrap();
         let mut flight = FlightSql::new(session.clone()).with_limits(limits);
         if let Some(tickets) = tickets {
             flight = flight.with_tickets(tickets);
         }
         let routes = flight.routes(listening.security());
+        Served::serving(session, listening, routes, ())
+    }
+
+    /// Serves until it is dropped, and keeps `beside` until then.
+    fn serving(
+        session: Arc<Session>,
+        listening: Listening,
+        routes: Routes,
+        beside: impl Send + 'static,
+    ) -> Served {
+        let security = listening.security().clone();
+        // The certificates of the tests are for the name.
+        let address = listening.url().replace("127.0.0.1", "localhost").parse().unwrap();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             let stopped = async { stopped.await.unwrap_or_default() };
             runtime.block_on(listening.serve(routes, stopped)).unwrap();
             runtime.shutdown_timeout(Duration::from_secs(5));
+            drop(beside);
         });
         let runtime = tokio::runtime::Runtime::new().unwrap();
         Served { session, address, security, runtime, stop: Some(stop), thread: Some(thread) }

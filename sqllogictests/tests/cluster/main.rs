@@ -5,6 +5,7 @@
 //! recovery switched off the same run fails ([`run::Outcome::Failed`]); a run that ended before its fault came is
 //! run again. `cargo test --workspace --test cluster -- stopped` runs what has `stopped` in its name.
 
+mod audit;
 mod crowd;
 mod damage;
 mod data;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         crowd::trials(),
         restart::trials(),
         skew::trials(),
+        audit::trials(),
         slow::trials(),
         spilling::trials(),
         damage::trials(),

@@ -22,7 +22,7 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::RwLock;
 
 use super::listing::{self, Listing};
-use super::store::{Location, Stores};
+use super::store::{Location, Stores, file_url};
 use crate::error::{EngineError, Result};
 use crate::memory::Reservation;
 
@@ -73,6 +73,12 @@ impl Warehouse {
     /// Where it is.
     pub fn location(&self) -> Location {
         Location::Local(self.root.clone())
+    }
+
+    /// The folder of a table, as a URL.
+    pub fn url_of(&self, name: &str) -> String {
+        let folder = self.root.join(name);
+        file_url(&folder).unwrap_or_else(|_| folder.display().to_string())
     }
 
     /// The tables that are there.

@@ -2,7 +2,7 @@
 
 use super::super::{Session, TableInfo};
 use super::rows::{Column, SystemTable, Value};
-use super::{CATALOG, SCHEMA, SCHEMAS, TABLES};
+use super::{AUDIT, CATALOG, SCHEMA, SCHEMAS, TABLES};
 use crate::error::Result;
 
 const SCHEMATA: &[Column] = &[("catalog_name", "VARCHAR"), ("schema_name", "VARCHAR")];
@@ -45,7 +45,7 @@ pub fn tables(session: &Session) -> Result<SystemTable> {
         let (name, kind) = (&known.name, known.table_type());
         table.push(&[Value::Text(CATALOG), Value::Text(SCHEMA), Value::Text(name), Value::Text(kind)]);
     }
-    for (name, _) in TABLES {
+    for name in TABLES.iter().map(|(name, _)| *name).chain([AUDIT]) {
         let (schema, name) = name.split_once('.').unwrap_or((SCHEMA, name));
         table.push(&[Value::Text(CATALOG), Value::Text(schema), Value::Text(name), Value::Text("VIEW")]);
     }

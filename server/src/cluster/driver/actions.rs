@@ -110,6 +110,7 @@ impl Driver {
         let Some(w) = self.workers.get_mut(&worker) else { return };
         tell(w, worker, id, query, &placements);
         w.running += 1;
+        query.asked.context.metrics.note_sent(&w.hello.name, &w.hello.version);
         w.send(Message::Run(control::Run { output: Some(control::Output::of(id.0, output)) }));
         if let Sink::JoinBuild { join, .. } = &query.stages[stage.0 as usize].work.sink
             && !join.kind.emits_build_at_end()
