@@ -116,11 +116,8 @@ impl Session {
         let (table, columns) = match commit {
             Commit::Create | Commit::Replace => (table_schema(schema), (0..schema.fields().len()).collect()),
             Commit::Append => {
-                let table = if options.temporary {
-                    self.temporary.table(&name)
-                } else {
-                    self.catalog.table(&name)?
-                };
+                let table =
+                    if temporary { self.temporary.table(&name) } else { self.catalog.table(&name)? };
                 let table = table.ok_or_else(|| EngineError::internal("a table that was there is gone"))?;
                 let columns = matched(&name, &table.schema, schema)?;
                 (table.schema.clone(), columns)
