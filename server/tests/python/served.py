@@ -15,6 +15,9 @@ import unittest
 import adbc_driver_flightsql.dbapi
 
 # A query that takes minutes.
+# With these a client has a session.
+COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
+
 SLOW = """WITH d AS (SELECT v FROM (VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)) t(v))
 SELECT sum(a.v + b.v * c.v - d.v + e.v * f.v - g.v + h.v * i.v - j.v)
 FROM d a, d b, d c, d d, d e, d f, d g, d h, d i, d j"""

@@ -9,10 +9,9 @@ import adbc_driver_manager.dbapi as dbapi
 import pyarrow as pa
 import pyarrow.compute as compute
 
-from served import Server, ServedTest
+from served import COOKIES, Server, ServedTest
 
 MILLION = 1_000_000
-COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
 
 
 def batches(rows, size=50_000):

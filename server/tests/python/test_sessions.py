@@ -5,9 +5,8 @@ import unittest
 import adbc_driver_manager.dbapi as dbapi
 import pyarrow as pa
 
-from served import Server, ServedTest
+from served import COOKIES, Server, ServedTest
 
-COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
 
 
 class Sessions(ServedTest):

@@ -7,7 +7,7 @@ import unittest
 import adbc_driver_manager.dbapi as dbapi
 import pyarrow as pa
 
-from served import ServedTest
+from served import COOKIES, ServedTest
 
 DATE = datetime.date(2024, 2, 29)
 TIMES = {"s": 3661, "ms": 3_661_001, "us": 3_661_000_001, "ns": 3_661_000_000_000}
@@ -67,8 +67,10 @@ class Types(ServedTest):
     def test_through_memory_and_back(self):
         for name, array, expected in ARRAYS:
             with self.subTest(name):
-                self.cursor.adbc_ingest(f"memory_{name}", pa.table({"x": array}), temporary=True)
-                self.check(array, expected, self.table(f"SELECT x FROM memory_{name}")["x"])
+                with self.server.connect(**COOKIES) as connection, connection.cursor() as cursor:
+                    cursor.adbc_ingest(f"memory_{name}", pa.table({"x": array}), temporary=True)
+                    cursor.execute(f"SELECT x FROM memory_{name}")
+                    self.check(array, expected, cursor.fetch_arrow_table()["x"])
 
     def test_as_a_parameter(self):
         for name, array, expected in ARRAYS:
