@@ -2,7 +2,7 @@
 //!
 //! It needs Python 3 with `venv`, and a package index for its requirements; both are kept in the target folder.
 //! Where one is missing, the test says so and passes, since a user's machine need not have them; with
-//! DOVETAIL_PYTHON=required, as in `.ci/run`, it fails.
+//! DOVETAIL_PYTHON=required, as in `.ci/run` where the packages can be had, it fails.
 
 use std::fs;
 use std::io::Write;
