@@ -4,8 +4,8 @@
 //! temporary table's number is the number of its session, so that a number says where the rows are; shared tables
 //! have nothing there.
 //!
-//! What always holds: a session has at most [`TEMPORARY_MAX`] of them, in so much memory as it was given; nobody finds another's by name; all of them and
-//! the memory that is counted for them go with the session.
+//! What always holds: a session has at most [`TEMPORARY_MAX`] of them, in so much memory as it was given; nobody finds
+//! another's by name; all of them and the memory that is counted for them go with the session.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};

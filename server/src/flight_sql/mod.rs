@@ -14,7 +14,8 @@
 //! their own; no thread waits for a slow client.
 //!
 //! What always holds: the schema of a FlightInfo is that of its rows; a ticket is redeemed once, and once more if the
-//! server has ended meanwhile and has a state directory; a client that goes away takes its query with it; what clients can make the server keep is bounded in number and age.
+//! server has ended meanwhile and has a state directory; a client that goes away takes its query with it; what
+//! clients can make the server keep is bounded in number and age.
 
 mod front;
 mod ingest;
