@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use datafusion_common::ScalarValue;
 use dovetail_planner::graph::StageId;
+use dovetail_planner::physical::Scan;
 use dovetail_planner::pipeline::Share;
 
 use super::WorkTables;
@@ -20,7 +21,7 @@ use crate::exchange::{ExchangeInput, KeptInput, KeptReader, ResultFlow};
 use crate::memory::{HeldBatches, Reservation};
 use crate::operators::join::BuildSide;
 use crate::operators::sort::SortedRun;
-use crate::scan::RuntimeFilters;
+use crate::scan::{Experience, RuntimeFilters};
 use crate::task::{QueryContext, TaskContext};
 
 /// What a stage reads. Everything that it depends on has finished.
@@ -32,6 +33,9 @@ pub trait StageInputs {
     fn parameters(&self) -> HashMap<u32, ScalarValue>;
     fn filters(&self) -> Arc<dyn RuntimeFilters>;
     fn memory_tables(&self) -> Arc<dyn MemoryTables>;
+
+    /// What was learnt of a scan, which its operator's number names, before this opening of its stage.
+    fn experience(&self, scan: &Scan, operator: u32) -> Arc<Experience>;
 
     /// The tasks of a stage share nothing: each has splits of its own.
     fn is_isolated(&self) -> bool;

@@ -23,6 +23,7 @@ use std::sync::atomic::Ordering;
 use arrow::datatypes::SchemaRef;
 use datafusion_common::ScalarValue;
 use dovetail_planner::graph::{StageId, TaskId};
+use dovetail_planner::physical::Scan;
 use dovetail_planner::pipeline::{QueryGraph, QueryStage, Share, Sink, StageWork, split_at_join};
 use parking_lot::{Mutex, RwLock};
 
@@ -32,7 +33,7 @@ use crate::error::{EngineError, Result};
 use crate::exchange::{ExchangeInput, KeptInput, KeptRows, ResultFlow};
 use crate::operators::join::{BuildSide, PARTITIONS};
 use crate::operators::sort::SortedRun;
-use crate::scan::{RuntimeFilter, RuntimeFilters};
+use crate::scan::{Experience, RuntimeFilter, RuntimeFilters};
 use crate::scheduler::TaskRunner;
 use crate::scheduler::events::{StageShape, StageSplit};
 use crate::task::{Output, QueryContext, TaskContext};
@@ -189,6 +190,11 @@ impl StageInputs for QueryRun {
 
     fn filters(&self) -> Arc<dyn RuntimeFilters> {
         self.filters.clone()
+    }
+
+    fn experience(&self, scan: &Scan, _: u32) -> Arc<Experience> {
+        // The stage is opened once.
+        Arc::new(Experience::of(scan))
     }
 
     fn memory_tables(&self) -> Arc<dyn MemoryTables> {

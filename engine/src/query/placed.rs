@@ -4,8 +4,8 @@
 //! attempt's output stays here, whoever reads it, until it is released or discarded; what is elsewhere is
 //! fetched. Values that are small (of scalar subqueries, filters of join builds) come with the places.
 //!
-//! What always holds: attempts share nothing but what never changes (join tables, values, filters), so that a
-//! failed one leaves no trace; every attempt reads the outputs that were placed when it started.
+//! What always holds: attempts share nothing but what never changes (join tables, values, filters) and what
+//! changes no answer (experience of scans), so that a failed one leaves no trace; every attempt reads the outputs that were placed when it started.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -15,7 +15,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion_common::ScalarValue;
 use dovetail_planner::expr::Literal;
 use dovetail_planner::graph::StageId;
-use dovetail_planner::physical::HashJoin;
+use dovetail_planner::physical::{HashJoin, Scan};
 use dovetail_planner::pipeline::{QueryGraph, QueryStage, Share, Sink};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ use crate::exchange::{
 };
 use crate::operators::join::{BuildSide, held_build_side, held_build_side_again};
 use crate::operators::sort::SortedRun;
-use crate::scan::{RuntimeFilter, RuntimeFilters};
+use crate::scan::{Experience, RuntimeFilter, RuntimeFilters};
 use crate::scheduler::events::OutputId;
 use crate::task::{OperatorCounts, QueryContext, TaskContext};
 
@@ -47,6 +47,8 @@ pub struct PlacedRun {
     running: Mutex<HashMap<OutputId, Arc<QueryContext>>>,
     parameters: Mutex<HashMap<u32, ScalarValue>>,
     filters: Arc<PublishedFilters>,
+    /// Of scans, by operator: each attempt opens its stage anew.
+    experience: Mutex<HashMap<u32, Arc<Experience>>>,
 }
 
 /// What a query is run with.
@@ -141,6 +143,7 @@ impl PlacedRun {
             running: Mutex::default(),
             parameters: Mutex::default(),
             filters: Arc::default(),
+            experience: Mutex::default(),
         }
     }
 
@@ -462,6 +465,11 @@ impl StageInputs for Attempt<'_> {
 
     fn filters(&self) -> Arc<dyn RuntimeFilters> {
         self.run.filters.clone()
+    }
+
+    fn experience(&self, scan: &Scan, operator: u32) -> Arc<Experience> {
+        let mut all = self.run.experience.lock();
+        all.entry(operator).or_insert_with(|| Arc::new(Experience::of(scan))).clone()
     }
 
     fn memory_tables(&self) -> Arc<dyn MemoryTables> {

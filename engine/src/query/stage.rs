@@ -144,6 +144,7 @@ fn branch(query: &dyn StageInputs, branch: &Branch, joins: &mut Joins<'_>) -> Re
             query.catalog(),
             query.memory_tables().as_ref(),
             query.filters(),
+            query.experience(s, branch.source_operator),
             branch.source_operator,
         )?),
         SourceSpec::Values(v) => BranchSource::Factory(values::source_factory(v, &branch.source_schema)?),

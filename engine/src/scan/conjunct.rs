@@ -3,7 +3,6 @@
 //! Each conjunct is compiled against a batch of its own columns alone, so that it can be evaluated on a
 //! window of rows, or on the entries of a dictionary, without any other column.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{UInt32Array, new_null_array};
@@ -14,22 +13,16 @@ use dovetail_planner::physical::Scan;
 use crate::batch::{Batch, Column};
 use crate::error::{EngineError, Result};
 use crate::expr::{Predicate, can_fail, is_volatile};
+use crate::scan::experience::{Experience, Record};
 use crate::scan::pruning::is_prunable;
 use crate::scan::runtime_filter::{RuntimeFilter, RuntimeFilters};
 
-/// A runtime filter that keeps more than this share of the rows is not worth its tests.
-const KEEPS_MOST: f64 = 0.9;
-
-/// Rows tested before a filter is judged.
-const JUDGED_AFTER_ROWS: u64 = 100_000;
-
-/// All tests of a scan, in the plan's order, and what has been learnt of them. Shared by its tasks.
+/// All tests of a scan, in the plan's order, and what has been learnt of them.
 pub struct Steps {
     pub conjuncts: Vec<Conjunct>,
     pub runtime: Vec<RuntimeUse>,
     published: Arc<dyn RuntimeFilters>,
-    /// By number: the conjuncts, then the runtime filters.
-    records: Vec<Record>,
+    pub experience: Arc<Experience>,
 }
 
 /// One conjunct. A clone learns on its own, so each task has one.
@@ -57,35 +50,30 @@ pub struct RuntimeUse {
     pub column: usize,
 }
 
-/// What a test has cost so far, and what it has brought.
-#[derive(Default)]
-pub struct Record {
-    rows: AtomicU64,
-    kept: AtomicU64,
-    nanos: AtomicU64,
-}
-
 impl Steps {
     /// Compiles the scan's filters.
-    pub fn compile(scan: &Scan, published: Arc<dyn RuntimeFilters>) -> Result<Steps> {
+    pub fn compile(
+        scan: &Scan,
+        published: Arc<dyn RuntimeFilters>,
+        experience: Arc<Experience>,
+    ) -> Result<Steps> {
         let conjuncts = scan.filters.iter().map(|f| Conjunct::compile(f, scan.columns.len()));
         let conjuncts = conjuncts.collect::<Result<Vec<_>>>()?;
         let runtime: Vec<_> =
             scan.runtime_filters.iter().map(|u| RuntimeUse { id: u.id, column: u.column }).collect();
-        let records = (0..conjuncts.len() + runtime.len()).map(|_| Record::default()).collect();
-        Ok(Steps { conjuncts, runtime, published, records })
+        Ok(Steps { conjuncts, runtime, published, experience })
     }
 
     /// What is known of the test with a number: conjuncts first, then runtime filters.
     pub fn record(&self, number: usize) -> &Record {
-        &self.records[number]
+        &self.experience.tests[number]
     }
 
     /// The runtime filters that have been published by now and that are worth a test, by their place in
     /// `runtime`.
     pub fn published(&self) -> Vec<(usize, Arc<RuntimeFilter>)> {
         (0..self.runtime.len())
-            .filter(|i| !self.records[self.conjuncts.len() + i].keeps_most())
+            .filter(|i| !self.record(self.conjuncts.len() + i).keeps_most())
             .filter_map(|i| Some((i, self.published.get(self.runtime[i].id)?)))
             .filter(|(_, filter)| !filter.passes_all())
             .collect()
@@ -158,27 +146,5 @@ impl Conjunct {
             let kept = self.select(&Batch { columns: vec![null], rows: 1 }).ok()?;
             Some(kept.is_none_or(|rows| rows.len() == 1))
         })
-    }
-}
-
-impl Record {
-    /// Notes a test.
-    pub fn count(&self, rows: usize, kept: usize, nanos: u64) {
-        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
-        self.kept.fetch_add(kept as u64, Ordering::Relaxed);
-        self.nanos.fetch_add(nanos, Ordering::Relaxed);
-    }
-
-    /// Nanoseconds for each row dropped; none before the first test.
-    pub fn price(&self) -> Option<f64> {
-        let rows = self.rows.load(Ordering::Relaxed) as f64;
-        let dropped = rows - self.kept.load(Ordering::Relaxed) as f64;
-        (rows > 0.0).then(|| self.nanos.load(Ordering::Relaxed) as f64 / dropped.max(rows / 1000.0))
-    }
-
-    /// The test has been tried and drops too little.
-    fn keeps_most(&self) -> bool {
-        let rows = self.rows.load(Ordering::Relaxed);
-        rows >= JUDGED_AFTER_ROWS && self.kept.load(Ordering::Relaxed) as f64 > rows as f64 * KEEPS_MOST
     }
 }

@@ -56,7 +56,7 @@ impl GroupReader {
         let wanted = |group: &GroupReader| match group.is_remote() {
             // What is remote comes late: nothing waits for it before it must.
             true => vec![],
-            false => group.scan.habits.columns(),
+            false => group.scan.steps.experience.habits.columns(),
         };
         let wanted: Vec<Vec<usize>> = groups.iter().map(|g| wanted(g)).collect();
         GroupReader::open_together(groups, &wanted)
@@ -93,7 +93,7 @@ impl GroupReader {
     pub fn column(&mut self, number: usize) -> Result<&mut Column> {
         if !self.used[number] {
             self.used[number] = true;
-            self.scan.habits.count_use(number);
+            self.scan.steps.experience.habits.count_use(number);
             if self.columns[number].is_none() {
                 self.columns[number] = Some(self.open(number)?);
             }

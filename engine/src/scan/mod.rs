@@ -12,6 +12,7 @@
 mod bloom;
 mod column;
 mod conjunct;
+mod experience;
 mod filter_step;
 mod group;
 mod io;
@@ -34,10 +35,12 @@ use crate::catalog::{Catalog, MemoryTables};
 use crate::error::Result;
 use crate::task::SourceFactory;
 
+pub use experience::Experience;
 pub use runtime_filter::{RuntimeFilter, RuntimeFilters};
 
 /// The sources of a scan: every task of the stage on this machine opens one, and all of them share one
-/// queue. Parameters in the filters must have been bound. `operator_id` is where metrics are counted.
+/// queue. Parameters in the filters must have been bound. `operator_id` is where metrics are counted; `experience` is
+/// that of the same scan, or of none.
 ///
 /// # Errors
 /// A file is gone or has changed, a column is not in it, or a filter cannot be compiled.
@@ -46,9 +49,10 @@ pub fn scan_factory(
     catalog: &Catalog,
     memory: &dyn MemoryTables,
     runtime_filters: Arc<dyn RuntimeFilters>,
+    experience: Arc<Experience>,
     operator_id: u32,
 ) -> Result<Arc<dyn SourceFactory>> {
-    let steps = conjunct::Steps::compile(scan, runtime_filters)?;
+    let steps = conjunct::Steps::compile(scan, runtime_filters, experience)?;
     Ok(match &scan.data {
         TableData::Parquet(files) => {
             Arc::new(parquet_scan::ParquetScan::new(scan, files, catalog, steps, operator_id)?)

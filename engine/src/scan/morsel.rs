@@ -84,7 +84,7 @@ impl MorselReader {
         let building =
             numbers.into_iter().map(|number| BuildingColumn { number, form: Form::Undecided }).collect();
         let steps = FilterStep::all(&scan.steps, published);
-        scan.habits.count_group();
+        scan.steps.experience.habits.count_group();
         Ok(Some(MorselReader {
             scan,
             group,

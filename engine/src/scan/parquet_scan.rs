@@ -17,9 +17,6 @@ use crate::scan::morsel::MorselReader;
 use crate::task::touched::FileCounts;
 use crate::task::{QueryContext, Source, SourceFactory, TaskContext};
 
-/// Row groups after which columns that were always needed are opened at once.
-const HABIT_GROUPS_MIN: u64 = 3;
-
 /// With fewer row groups left for each task, none is taken ahead: another task may want it.
 const AHEAD_GROUPS_MIN: usize = 4;
 
@@ -39,16 +36,9 @@ pub struct SharedScan {
     /// Positions in `columns` of the output.
     pub output: Vec<usize>,
     pub steps: Steps,
-    pub habits: Habits,
     pub emitted: Emitted,
     /// What the files' footers hold, counted while the scan runs.
     footers: OnceLock<Charge>,
-}
-
-/// Which columns the row groups of the scan have needed so far.
-pub struct Habits {
-    groups: AtomicU64,
-    uses: Vec<AtomicU64>,
 }
 
 /// A file, and where in its schema the scan's columns are.
@@ -140,7 +130,6 @@ impl ParquetScan {
                 (0..f.file.metadata.num_row_groups()).map(move |group| Morsel { file, group })
             })
             .collect();
-        let habits = Habits::new(columns.len());
         let shared = SharedScan {
             files,
             morsels,
@@ -148,7 +137,6 @@ impl ParquetScan {
             columns,
             output: scan.output.clone(),
             steps,
-            habits,
             emitted: Emitted::new(scan.limit, operator_id),
             footers: OnceLock::new(),
         };
@@ -276,33 +264,6 @@ impl ScanFile {
         let columns = columns.iter().map(find).collect::<Result<Vec<_>>>()?;
         let storage = columns.iter().map(|c| storage(&file, *c)).collect();
         Ok(ScanFile { file, columns, storage })
-    }
-}
-
-impl Habits {
-    fn new(columns: usize) -> Habits {
-        Habits { groups: AtomicU64::new(0), uses: (0..columns).map(|_| AtomicU64::new(0)).collect() }
-    }
-
-    /// Counts a row group of which rows may pass.
-    pub fn count_group(&self) {
-        self.groups.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a row group that needs a column.
-    pub fn count_use(&self, column: usize) {
-        self.uses[column].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The columns that at least seven row groups of eight have needed; none before there is experience.
-    pub fn columns(&self) -> Vec<usize> {
-        // Not those that are being read.
-        let groups = self.groups.load(Ordering::Relaxed);
-        if groups < HABIT_GROUPS_MIN {
-            return vec![];
-        }
-        let habitual = |uses: &AtomicU64| 8 * uses.load(Ordering::Relaxed) >= 7 * groups;
-        (0..self.uses.len()).filter(|column| habitual(&self.uses[*column])).collect()
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::scan::{RuntimeFilter, RuntimeFilters, scan_factory};
+use crate::scan::{Experience, RuntimeFilter, RuntimeFilters, scan_factory};
 use crate::task::{QueryContext, TaskContext};
 
 /// A folder of tables, and everything that keeps it open.
@@ -78,7 +78,9 @@ fn plan(table: &Table, ask: &Ask) -> Scan {
 /// Runs a scan in one task; one batch of logical types.
 fn run(catalog: &Catalog, table: &Table, ask: &Ask, published: Published) -> Result<RecordBatch> {
     let schema = output_schema(&table.schema, ask);
-    let factory = scan_factory(&plan(table, ask), catalog, catalog, Arc::new(published), 0)?;
+    let scan = plan(table, ask);
+    let experience = Arc::new(Experience::of(&scan));
+    let factory = scan_factory(&scan, catalog, catalog, Arc::new(published), experience, 0)?;
     let query = Arc::new(QueryContext::new(1));
     let task = TaskContext::new(0, 1, query.clone());
     let mut source = factory.open(&task)?;

@@ -118,8 +118,8 @@ fn send_joined(
         let piece = rows.rows.div_ceil(pieces).max(1);
         for start in (0..rows.rows).step_by(piece) {
             let part = rows.slice(start, piece.min(rows.rows - start));
-            let block = encoder.encode(&part).map_err(|e| status(&e.into()))?;
-            put(sender, BlockHeader { output, end_rows: None }, Bytes::copy_from_slice(block))?;
+            let block = encoder.encode_owned(&part).map_err(|e| status(&e.into()))?;
+            put(sender, BlockHeader { output, end_rows: None }, block.into())?;
         }
     }
     Ok(())

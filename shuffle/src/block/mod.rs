@@ -124,6 +124,16 @@ impl BlockEncoder {
         header.write(block);
         Ok(block)
     }
+
+    /// [`Self::encode`], for a caller who keeps the block: what is not compressed is not copied.
+    pub fn encode_owned(&mut self, rows: &Rows) -> Result<Vec<u8>> {
+        if !self.is_plain {
+            return self.encode(rows).map(<[u8]>::to_vec);
+        }
+        let bytes = self.encode(rows)?.len();
+        // The next block will be about as long.
+        Ok(std::mem::replace(&mut self.raw, Vec::with_capacity(bytes)))
+    }
 }
 
 /// The rows of a block. `file` and `offset` say in an error where the block is from.

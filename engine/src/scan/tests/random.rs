@@ -11,6 +11,7 @@ use dovetail_planner::physical::RuntimeFilterUse;
 use super::data::{self, Random};
 use super::*;
 use crate::batch::to_logical;
+use crate::task::SourceFactory;
 
 #[test]
 fn files_hold_what_was_written() {
@@ -141,6 +142,12 @@ fn a_limit_stops_early() {
     assert!((1500..=2000).contains(&rows), "{rows}");
 }
 
+/// A scan without runtime filters.
+fn open(scan: &Scan, catalog: &Catalog) -> Arc<dyn SourceFactory> {
+    let (published, experience) = (Arc::new(Published::default()), Arc::new(Experience::of(scan)));
+    scan_factory(scan, catalog, catalog, published, experience, 0).unwrap()
+}
+
 #[test]
 fn no_columns_still_count() {
     let mut random = Random(78);
@@ -151,7 +158,7 @@ fn no_columns_still_count() {
     let table = catalog.table("t").unwrap().unwrap();
     let mut scan = plan(&table, &Ask::default());
     scan.columns = vec![];
-    let factory = scan_factory(&scan, &catalog, &catalog, Arc::new(Published::default()), 0).unwrap();
+    let factory = open(&scan, &catalog);
     let query = Arc::new(QueryContext::new(1));
     let mut source = factory.open(&TaskContext::new(0, 1, query)).unwrap();
     let mut rows = 0;
@@ -173,8 +180,7 @@ fn tasks_share_the_work() {
     let catalog = database.catalog();
     let table = catalog.table("t").unwrap().unwrap();
     let ask = Ask { output: vec![4], ..Default::default() };
-    let factory =
-        scan_factory(&plan(&table, &ask), &catalog, &catalog, Arc::new(Published::default()), 0).unwrap();
+    let factory = open(&plan(&table, &ask), &catalog);
     let query = Arc::new(QueryContext::new(1));
     let rows: usize = std::thread::scope(|scope| {
         let tasks: Vec<_> = (0..3)
@@ -228,7 +234,8 @@ fn our_own_decoders_read_all_but_lists() {
         let table = catalog.table("t").unwrap().unwrap();
         let dovetail_planner::catalog::TableData::Parquet(files) = &table.data else { panic!() };
         let scan = plan(&table, &Ask { output: (0..batch.num_columns()).collect(), ..Default::default() });
-        let steps = crate::scan::conjunct::Steps::compile(&scan, Arc::new(Published::default())).unwrap();
+        let (published, experience) = (Arc::new(Published::default()), Arc::new(Experience::of(&scan)));
+        let steps = crate::scan::conjunct::Steps::compile(&scan, published, experience).unwrap();
         let scan = crate::scan::parquet_scan::ParquetScan::new(&scan, files, &catalog, steps, 0).unwrap();
         let mut group = crate::scan::group::GroupReader::new(scan.shared(), 0, 0).unwrap();
         for (i, field) in batch.schema().fields().iter().enumerate() {
