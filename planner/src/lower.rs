@@ -9,6 +9,8 @@
 //! same sink. An operator that must see the rows of all branches in one task (a limit after a union)
 //! gathers them first.
 
+mod distinct_sets;
+
 use std::collections::HashMap;
 
 use arrow::datatypes::SchemaRef;
@@ -307,6 +309,11 @@ impl Lowering<'_> {
         let Operator::Aggregate(aggregate) = &plan.operator else {
             return Err(PlanError::internal("not an aggregate"));
         };
+        if self.parallelism.sharing == Sharing::Nothing
+            && let Some(spread) = distinct_sets::spread(plan)
+        {
+            return self.plan(&spread);
+        }
         let mut input = self.plan(&plan.inputs[0])?;
         let calls = aggregate
             .calls
@@ -346,7 +353,8 @@ impl Lowering<'_> {
         let mut open = self.plan(&plan.inputs[0])?;
         self.need_parameters(&mut open, join.keys.iter().map(|(p, _)| p).chain(&join.residual))?;
         push_edge(&mut open.edges, stage, EdgeKind::Broadcast);
-        let transform = Transform::HashJoinProbe { build: stage, join: join.clone(), build_schema };
+        let transform =
+            Transform::HashJoinProbe { build: stage, join: join.clone(), build_schema, marks: None };
         open.push(transform, &plan.schema, plan.id);
         Ok(open)
     }

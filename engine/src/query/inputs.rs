@@ -49,6 +49,9 @@ pub trait StageInputs {
     /// The hash partitions that a stage's tasks have left; with a share, those of the tasks that it has.
     fn exchanged(&self, stage: StageId, share: Option<Share>) -> Result<Vec<ExchangeInput>>;
 
+    /// The hash partitions that each of a stage's tasks has left, in task order.
+    fn exchanged_by_task(&self, stage: StageId) -> Result<Vec<ExchangeInput>>;
+
     /// The sorted runs of a stage's tasks, in task order, to be taken.
     fn runs(&self, stage: StageId, task: &TaskContext) -> Result<Vec<Arc<SortedRun>>>;
 

@@ -222,6 +222,10 @@ impl StageInputs for QueryRun {
         Ok(outputs.iter().flatten().filter_map(|o| Some(o.exchange.clone()?.into())).collect())
     }
 
+    fn exchanged_by_task(&self, _: StageId) -> Result<Vec<ExchangeInput>> {
+        Err(EngineError::internal("outputs that are taken by their reader are read together"))
+    }
+
     fn runs(&self, stage: StageId, _: &TaskContext) -> Result<Vec<Arc<SortedRun>>> {
         let slot = self.slot(stage);
         let mut outputs = slot.outputs.lock();

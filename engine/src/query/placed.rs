@@ -494,6 +494,10 @@ impl StageInputs for Attempt<'_> {
         Ok(self.run.by_place(stage, is_read)?.into_iter().map(ExchangeInput::Held).collect())
     }
 
+    fn exchanged_by_task(&self, stage: StageId) -> Result<Vec<ExchangeInput>> {
+        Ok(self.run.each(stage)?.into_iter().map(ExchangeInput::Held).collect())
+    }
+
     fn runs(&self, stage: StageId, task: &TaskContext) -> Result<Vec<Arc<SortedRun>>> {
         let mut runs = vec![];
         for output in self.run.each(stage)? {

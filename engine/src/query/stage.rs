@@ -15,7 +15,7 @@ use super::recursive;
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
 use crate::exchange::{ExchangeInput, ExchangeReader, ExchangeSource, HeldOutput, KeptInput, SharedRows};
-use crate::operators::join::{BuildRows, BuildSide};
+use crate::operators::join::{BuildRows, BuildSide, PartitionedJoin};
 use crate::operators::{
     aggregate, collect, expand, filter, join, limit, partition, project, scalar, sort, unnest, values, window,
 };
@@ -170,14 +170,30 @@ fn branch(query: &dyn StageInputs, branch: &Branch, joins: &mut Joins<'_>) -> Re
             Transform::Filter { predicate } => filter::factory(predicate)?,
             Transform::Project { exprs } => project::factory(exprs)?,
             Transform::Expand { projections } => expand::factory(projections)?,
-            Transform::HashJoinProbe { build, join: spec, build_schema } => {
+            Transform::HashJoinProbe { build, join: spec, build_schema, marks } => {
                 joins.get(step.operator, |tasks| match &*query.build_side(*build)? {
+                    BuildSide::Table(_) if marks.is_some() => {
+                        Err(EngineError::internal("marks for a join whose build side is not partitioned"))
+                    }
                     BuildSide::Table(table) => {
                         join::probe_factory(spec, &schema, build_schema, table.clone(), tasks)
                     }
                     BuildSide::Partitioned(build) => {
                         let tasks = if query.is_isolated() { branch.tasks as usize } else { tasks };
-                        join::partitioned_probe_factory(spec, &schema, build_schema, build.clone(), tasks)
+                        let marks = match marks {
+                            Some(marks) => {
+                                let outputs = query.exchanged_by_task(marks.stage)?;
+                                marks.partitions.iter().copied().zip(outputs).collect()
+                            }
+                            None => vec![],
+                        };
+                        let join = PartitionedJoin {
+                            join: spec.clone(),
+                            probe_schema: schema.clone(),
+                            build_schema: build_schema.clone(),
+                            build: build.clone(),
+                        };
+                        Ok(join::partitioned_probe_factory(join, tasks, marks))
                     }
                 })?
             }

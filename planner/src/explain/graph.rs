@@ -78,7 +78,7 @@ fn transform(transform: &Transform, input: &SchemaRef, schema: &SchemaRef) -> St
             format!("Project: {}", projected(&Names::of(&[input]), exprs, schema))
         }
         Transform::Expand { projections } => format!("Expand: {} sets", projections.len()),
-        Transform::HashJoinProbe { build, join, build_schema } => {
+        Transform::HashJoinProbe { build, join, build_schema, .. } => {
             let inputs = [input, build_schema];
             format!("HashJoin with stage {}: {}", build.0, hash_join(join, &inputs, &Names::of(&inputs)))
         }

@@ -8,13 +8,15 @@
 mod bind;
 mod hold;
 mod in_memory;
+mod marks;
 mod replay;
 mod shares;
 mod split;
 
 pub use hold::hold_build_rows;
 pub use in_memory::reads_memory;
-pub use shares::{Share, can_share, hot_tasks, share_at_join};
+pub use marks::{Marks, marking_columns, without_build_rows};
+pub use shares::{Share, Shared, can_share, share_at_join};
 pub use split::{Split, split_at_join};
 
 use arrow::datatypes::SchemaRef;
@@ -140,6 +142,8 @@ pub enum Transform {
         build: StageId,
         join: HashJoin,
         build_schema: SchemaRef,
+        /// If several tasks share hot partitions and the join answers for its build side.
+        marks: Option<Marks>,
     },
     /// Pairs each row with all rows that stage `build` ([`Sink::Collect`]) kept.
     NestedLoopJoin {

@@ -7,12 +7,14 @@
 //! ```
 //!
 //! What always holds: each probe row is in exactly one share, and the share's task has all build rows that it can
-//! match. That is right for joins that answer for each probe row by itself, and for no others.
+//! match. That is all it takes where a join answers for each probe row by itself; for what it owes from the build
+//! side there are [`super::marks`].
 
 use serde::{Deserialize, Serialize};
 
+use super::marks::{can_mark, marking_stage, without_build_rows};
 use super::{Branch, QueryStage, Source, Transform};
-use crate::graph::StageId;
+use crate::graph::{Edge, EdgeKind, StageId};
 
 /// What one task reads of a partitioned join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,15 +22,30 @@ pub struct Share {
     /// The partitions of both sides, from the first to before the end.
     pub first: u32,
     pub end: u32,
-    /// Of the probe side the outputs of those tasks whose number leaves `slice` when it is divided by `slices`.
+    /// Of the probe side the outputs of those tasks whose number leaves `slice` when it is divided by `slices`; of
+    /// no task, if that is 0: the share is for what the join owes from the build side alone.
     pub slice: u32,
     pub slices: u32,
+}
+
+/// How a stage goes on whose tasks share out what they read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shared {
+    /// With its old number.
+    pub stage: QueryStage,
+    /// New, with the number that was asked for, if the join answers for its build side: the stage waits for it.
+    pub marking: Option<QueryStage>,
 }
 
 impl Share {
     /// Whether the share has the probe rows of a task's output.
     pub fn has_output(&self, task: u32) -> bool {
-        task % self.slices == self.slice
+        self.slices > 0 && task % self.slices == self.slice
+    }
+
+    /// Whether other tasks have a part of its partition, too.
+    pub fn is_hot(&self) -> bool {
+        self.slices != 1
     }
 }
 
@@ -39,15 +56,17 @@ const HOT_TIMES_MEAN: u64 = 2;
 const HOT_ROWS_MIN: u64 = 1 << 16;
 
 /// The build side of the join that a stage's tasks share the partitions of `front` for. None if the stage does not join
-/// them first of all, if the join answers for its build side, or if they are shared out already.
+/// them first of all, if they are shared out already, or if there can be no marks of what the join owes.
 pub fn can_share(stage: &QueryStage, front: StageId) -> Option<StageId> {
-    stage.work.branches.iter().find_map(|branch| build_of(branch, front))
+    stage.work.branches.iter().find_map(|branch| build_of(stage, branch, front))
 }
 
-fn build_of(branch: &Branch, front: StageId) -> Option<StageId> {
+fn build_of(stage: &QueryStage, branch: &Branch, front: StageId) -> Option<StageId> {
     match (&branch.source, branch.steps.first().map(|s| &s.transform)) {
-        (Source::Exchange { stage, shares }, Some(Transform::HashJoinProbe { build, join, .. }))
-            if *stage == front && shares.is_empty() && !join.kind.emits_build_at_end() =>
+        (Source::Exchange { stage: from, shares }, Some(Transform::HashJoinProbe { build, join, .. }))
+            if *from == front
+                && shares.is_empty()
+                && (!join.kind.emits_build_at_end() || can_mark(stage, branch, join)) =>
         {
             Some(*build)
         }
@@ -55,21 +74,55 @@ fn build_of(branch: &Branch, front: StageId) -> Option<StageId> {
     }
 }
 
-/// Shares out what a stage reads of the stage `front`, which has so many `rows` in each partition. None if it cannot
-/// be, or if nothing is hot.
-pub fn share_at_join(stage: &QueryStage, front: StageId, rows: &[u64], outputs: u32) -> Option<QueryStage> {
-    let number = stage.work.branches.iter().position(|branch| build_of(branch, front).is_some())?;
-    let shares = shares_of(rows, stage.work.branches[number].tasks, outputs)?;
-    let mut stage = stage.clone();
-    let branch = &mut stage.work.branches[number];
+/// Shares out what a stage reads of the stage `front`, which has so many `rows` in each partition. `marking` is a
+/// number that no stage has. None if it cannot be, or if nothing is hot.
+pub fn share_at_join(
+    stage: &QueryStage,
+    front: StageId,
+    rows: &[u64],
+    outputs: u32,
+    marking: StageId,
+) -> Option<Shared> {
+    let number = stage.work.branches.iter().position(|branch| build_of(stage, branch, front).is_some())?;
+    let mut shares = shares_of(rows, stage.work.branches[number].tasks, outputs)?;
+    let mut changed = stage.clone();
+    let branch = &mut changed.work.branches[number];
+    let Some(Transform::HashJoinProbe { join, marks, .. }) =
+        branch.steps.first_mut().map(|s| &mut s.transform)
+    else {
+        return None;
+    };
+    let mut marking_of = None;
+    if join.kind.emits_build_at_end() {
+        let hot = shares.iter().copied().filter(Share::is_hot).collect();
+        let (stage, made) = marking_stage(stage, &stage.work.branches[number], join, hot, marking);
+        if without_build_rows(join.kind).is_none() {
+            shares.retain(|s| s.slice == 0);
+            shares.iter_mut().filter(|s| s.is_hot()).for_each(|s| s.slices = 0);
+        }
+        *marks = Some(made);
+        marking_of = Some(stage);
+        changed.inputs.push(Edge { from: marking, kind: EdgeKind::Broadcast });
+    }
     branch.tasks = shares.len() as u32;
     branch.source = Source::Exchange { stage: front, shares };
-    stage.tasks = stage.work.branches.iter().map(|b| b.tasks).sum();
-    Some(stage)
+    changed.tasks = changed.work.branches.iter().map(|b| b.tasks).sum();
+    Some(Shared { stage: changed, marking: marking_of })
 }
 
-/// The tasks of a stage that have a part of a partition, for the log: numbers with commas between them.
-pub fn hot_tasks(stage: &QueryStage) -> String {
+impl Shared {
+    /// The stage and its tasks that share hot partitions, for the log: numbers with commas between them. Where the join
+    /// hands on nothing but build rows, these are the tasks that mark them.
+    pub fn hot_tasks(&self) -> (StageId, String) {
+        let own = hot_tasks(&self.stage);
+        match &self.marking {
+            Some(marking) if own.is_empty() => (marking.id, hot_tasks(marking)),
+            _ => (self.stage.id, own),
+        }
+    }
+}
+
+fn hot_tasks(stage: &QueryStage) -> String {
     let mut hot = vec![];
     let mut first = 0;
     for branch in &stage.work.branches {

@@ -107,9 +107,10 @@ fn reads(branch: &Branch, from: StageId) -> bool {
     };
     source
         || branch.steps.iter().any(|s| match &s.transform {
-            Transform::HashJoinProbe { build, .. } | Transform::NestedLoopJoin { build, .. } => {
-                *build == from
+            Transform::HashJoinProbe { build, marks, .. } => {
+                *build == from || marks.as_ref().is_some_and(|m| m.stage == from)
             }
+            Transform::NestedLoopJoin { build, .. } => *build == from,
             Transform::Filter { .. }
             | Transform::Project { .. }
             | Transform::Expand { .. }
@@ -161,6 +162,7 @@ mod tests {
                 build: StageId(*build),
                 join: join.clone(),
                 build_schema: schema.clone(),
+                marks: None,
             },
             schema: schema.clone(),
             operator: 100 + build,

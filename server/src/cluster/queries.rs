@@ -11,7 +11,7 @@ use dovetail_engine::scheduler::events::{OutputId, StageShape, StageSplit};
 use dovetail_engine::session::cluster::ClusterQuery;
 use dovetail_planner::graph::StageId;
 use dovetail_planner::pipeline::{
-    QueryStage, Sink, can_share, hold_build_rows, hot_tasks, share_at_join, split_at_join,
+    QueryStage, Shared, Sink, can_share, hold_build_rows, share_at_join, split_at_join,
 };
 
 use super::messages::encode_plan;
@@ -159,12 +159,22 @@ impl Query {
         for report in by_task.values() {
             rows.iter_mut().zip(&report.rows).for_each(|(sum, rows)| *sum += rows);
         }
-        let shared = share_at_join(stage, front, &rows, tasks)?;
-        let (stage, hot) = (shared.id.0, hot_tasks(&shared));
-        tracing::info!(stage, tasks = shared.tasks, hot, "a hot partition is shared by several tasks");
-        self.stages[shared.id.0 as usize] = shared.clone();
-        let resized = vec![(shared.id, shared.tasks)];
-        Some(Change { build, splits: vec![], resized, stages: vec![shared] })
+        let marking = StageId(self.stages.len() as u32);
+        let shared = share_at_join(stage, front, &rows, tasks, marking)?;
+        let (number, hot) = shared.hot_tasks();
+        tracing::info!(stage = number.0, hot, "a hot partition is shared by several tasks");
+        let Shared { stage, marking } = shared;
+        self.stages[stage.id.0 as usize] = stage.clone();
+        let (mut splits, mut resized) = (vec![], vec![]);
+        match &marking {
+            Some(marking) => {
+                splits.push(StageSplit { stage: stage.id, front: shape(marking), rest: shape(&stage) })
+            }
+            None => resized.push((stage.id, stage.tasks)),
+        }
+        let stages = [Some(stage), marking].into_iter().flatten().collect::<Vec<_>>();
+        self.stages.extend(stages.get(1).cloned());
+        Some(Change { build, splits, resized, stages })
     }
 
     /// Tasks that share the partitions of a join whose build side is that of a stage: so few that each is worth its

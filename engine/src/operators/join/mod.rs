@@ -27,6 +27,7 @@ mod condition;
 mod join_table;
 mod keys;
 mod layout;
+mod marked;
 mod matched;
 mod merge_dictionaries;
 mod nested_loop;
@@ -41,5 +42,5 @@ pub use build::{build_sink_factory, held_build_side, held_build_side_again, held
 pub use build_rows::{BuildRows, PARTITIONS, build_rows_factory};
 pub use join_table::{BuildSide, JoinTable, PartitionedBuild};
 pub use nested_loop::nested_loop_factory;
-pub use partitioned::partitioned_probe_factory;
+pub use partitioned::{PartitionedJoin, partitioned_probe_factory};
 pub use probe::probe_factory;

@@ -21,6 +21,7 @@ use dovetail_shuffle::partitioner::partition_of;
 use super::blocks;
 use super::build_rows::{NAME, PARTITIONS, hold};
 use super::join_table::{JoinTable, PartitionedBuild};
+use super::marked;
 use super::probe::probe_factory;
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
@@ -36,30 +37,48 @@ const PROBE_NAME: &str = "the probe side of a join";
 /// Parts of a build partition are to be a quarter of what an operator may hold.
 const FAIR_SHARE_PART: u64 = 4;
 
+/// A hash join whose build side stays partitioned.
+#[derive(Clone)]
+pub struct PartitionedJoin {
+    pub join: HashJoin,
+    pub probe_schema: SchemaRef,
+    pub build_schema: SchemaRef,
+    pub build: Arc<PartitionedBuild>,
+}
+
 /// For `planner::pipeline::Transform::HashJoinProbe`. Opened by one task, or by tasks that share the partitions, each
-/// with the probe rows of its own.
+/// with the probe rows of its own. `marks` are the outputs of the stage that makes them, if there is one, each with the
+/// partition that it is of.
 pub fn partitioned_probe_factory(
-    join: &HashJoin,
-    probe_schema: &SchemaRef,
-    build_schema: &SchemaRef,
-    build: Arc<PartitionedBuild>,
+    join: PartitionedJoin,
     tasks: usize,
-) -> Result<Arc<dyn OperatorFactory>> {
-    let join = join.clone();
-    let (probe_schema, build_schema) = (probe_schema.clone(), build_schema.clone());
-    Ok(Arc::new(Factory { join, probe_schema, build_schema, build, tasks }))
+    marks: Vec<(u32, ExchangeInput)>,
+) -> Arc<dyn OperatorFactory> {
+    Arc::new(Factory { join, tasks, marks })
 }
 
 struct Factory {
-    join: HashJoin,
-    probe_schema: SchemaRef,
-    build_schema: SchemaRef,
-    build: Arc<PartitionedBuild>,
+    join: PartitionedJoin,
     tasks: usize,
+    marks: Vec<(u32, ExchangeInput)>,
 }
 
 impl OperatorFactory for Factory {
     fn open(&self, task: &TaskContext) -> Result<Box<dyn Operator>> {
+        match task.share.filter(|s| s.is_hot() && self.join.join.kind.emits_build_at_end()) {
+            Some(share) => {
+                let marks = self.marks.iter().filter(|(partition, _)| *partition == share.first);
+                let marks = marks.map(|(_, output)| output.clone()).collect();
+                marked::open(&self.join, task, self.tasks, share, marks)
+            }
+            None => self.join.open(task, self.tasks),
+        }
+    }
+}
+
+impl PartitionedJoin {
+    /// Opens the probe for one of so many tasks.
+    pub(super) fn open(&self, task: &TaskContext, tasks: usize) -> Result<Box<dyn Operator>> {
         let probing = Probing {
             join: self.join.clone(),
             probe_schema: self.probe_schema.clone(),
@@ -69,7 +88,7 @@ impl OperatorFactory for Factory {
             task: task.clone(),
         };
         let outputs = self.build.outputs.clone();
-        let state = if self.tasks == 1 {
+        let state = if tasks == 1 {
             State::Parts(Box::new(Parts {
                 rows: outputs.iter().map(|o| (0..PARTITIONS).map(|p| o.rows(p)).sum::<u64>()).sum(),
                 build: outputs,
@@ -184,7 +203,7 @@ impl Operator for PartitionedProbe {
     fn finish(&mut self, out: &mut dyn Downstream) -> Result<()> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Table(mut probe) => probe.finish(out),
-            State::Parts(parts) => self.probing.join_parts(*parts, &mut Watched { out, done: false }),
+            State::Parts(parts) => self.probing.join_parts(*parts, &mut Watched::new(out)),
             State::Done => Ok(()),
         }
     }
@@ -194,6 +213,12 @@ impl Operator for PartitionedProbe {
 pub(super) struct Watched<'a> {
     out: &'a mut dyn Downstream,
     pub done: bool,
+}
+
+impl<'a> Watched<'a> {
+    pub fn new(out: &'a mut dyn Downstream) -> Self {
+        Watched { out, done: false }
+    }
 }
 
 impl Downstream for Watched<'_> {

@@ -7,8 +7,8 @@ use datafusion_common::ScalarValue;
 use dovetail_planner::physical::{HashJoin, JoinKind, NestedLoopJoin};
 
 use super::super::{
-    BuildSide, JoinTable, PARTITIONS, build_rows_factory, build_sink_factory, nested_loop_factory,
-    partitioned_probe_factory, probe_factory,
+    BuildSide, JoinTable, PARTITIONS, PartitionedJoin, build_rows_factory, build_sink_factory,
+    nested_loop_factory, partitioned_probe_factory, probe_factory,
 };
 use super::reference::Row;
 use crate::batch::Batch;
@@ -100,7 +100,13 @@ pub fn hash_join_in(
         let mut partitions = partitions_of(&sink.finish()?).into_iter();
         (0..tasks).map(|_| partitions.by_ref().take(PARTITIONS / tasks).flatten().collect()).collect()
     };
-    let factory = partitioned_probe_factory(join, probe_schema, build_schema, build.clone(), tasks)?;
+    let join_of_partitions = PartitionedJoin {
+        join: join.clone(),
+        probe_schema: probe_schema.clone(),
+        build_schema: build_schema.clone(),
+        build: build.clone(),
+    };
+    let factory = partitioned_probe_factory(join_of_partitions, tasks, vec![]);
     let mut out = Collected::default();
     for (i, share) in shares.into_iter().enumerate() {
         let mut operator = factory.open(&task(i, tasks))?;
