@@ -309,10 +309,8 @@ impl Lowering<'_> {
         let Operator::Aggregate(aggregate) = &plan.operator else {
             return Err(PlanError::internal("not an aggregate"));
         };
-        if self.parallelism.sharing == Sharing::Nothing
-            && let Some(spread) = distinct_sets::spread(plan)
-        {
-            return self.plan(&spread);
+        if let Some(open) = self.distinct_sets(plan, aggregate)? {
+            return Ok(open);
         }
         let mut input = self.plan(&plan.inputs[0])?;
         let calls = aggregate

@@ -1,173 +1,153 @@
-//! Aggregates with DISTINCT calls that no logical rule has taken apart (several arguments, a FILTER, other calls beside
-//! them), so that their groups need not meet in one task.
+//! Aggregates with DISTINCT calls that no logical rule has taken apart (several arguments, a FILTER, calls beside them
+//! other than sum, min and max), where tasks share nothing: so that the rows of a group need not meet in one task.
 //!
 //! ```text
-//! before:  GROUP BY k: count(*), count(DISTINCT a), sum(DISTINCT b) FILTER (WHERE f)
-//! after:   rows ─▶ each row once for every set: (k, 0, -, -, ...) (k, 1, a, -, ...) (k, 2 if f, -, b, ...)
-//!               ─▶ GROUP BY k, set, a, b: count(*) FILTER (WHERE set = 0)
-//!               ─▶ GROUP BY k: max(...) FILTER (WHERE set = 0), count(a) FILTER (WHERE set = 1), ...
+//! GROUP BY k: count(*), count(DISTINCT a), sum(DISTINCT b)
+//!
+//! rows, kept ─┬─ GROUP BY k: count(*) ────────────────────────┐
+//!             ├─ GROUP BY k, a ── GROUP BY k: count(a) ───────┼─ UNION ALL ── GROUP BY k: the only value of each
+//!             └─ GROUP BY k, b ── GROUP BY k: sum(b) ─────────┘
 //! ```
 //!
-//! Both groupings are mergeable, so a key that half the rows have is worked on by all tasks, each with some of its
-//! values. The price is that rows are repeated, which is why tasks of one process aggregate in one step instead.
-//! (DataFusion's `SingleDistinctToGroupBy` does the same for one argument beside sum, min and max.)
+//! Each grouping is mergeable: a key that half of the rows have is worked on by all tasks, and what goes between
+//! workers is groups instead of rows. (DataFusion's `SingleDistinctToGroupBy` does the same for one argument. Repeating
+//! each row for each argument, as in Spark, took four times as long.)
 //!
-//! What always holds: the groups with set 0 are one for each key, and hold the results of the calls without DISTINCT;
-//! those of another set are one for each key and distinct argument.
+//! What always holds: every branch of the union has a row for every key, and each result is in one branch.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion_common::ScalarValue;
 
-use crate::expr::{BinaryOp, Expr, IsTest};
-use crate::physical::{Aggregate, AggregateCall, Operator, PhysicalPlan};
-use crate::pipeline::NO_OPERATOR;
+use super::{Lowering, Open, Sharing, push_edge};
+use crate::Result;
+use crate::expr::Expr;
+use crate::graph::{Edge, EdgeKind};
+use crate::physical::{Aggregate, AggregateCall, PhysicalPlan};
+use crate::pipeline::{Branch, NO_OPERATOR, Sink, Source, Transform};
 
-/// The set of the calls without DISTINCT.
-const PLAIN: i32 = 0;
+/// Aggregates to which a null is as good as no row.
+const PASS_OVER_NULLS: &[&str] = &["count", "sum", "avg", "min", "max"];
 
-/// Aggregates that are zero over no rows.
-const ZERO_OF_NOTHING: &[&str] = &["count", "regr_count", "approx_distinct"];
-
-/// Aggregates that are null over no rows.
-const NULL_OF_NOTHING: &[&str] = &[
-    "sum",
-    "avg",
-    "mean",
-    "min",
-    "max",
-    "stddev",
-    "stddev_pop",
-    "var",
-    "var_pop",
-    "bool_and",
-    "bool_or",
-    "bit_and",
-    "bit_or",
-    "bit_xor",
-    "covar_samp",
-    "covar_pop",
-    "corr",
-];
-
-/// The aggregate in two steps. None if it has no DISTINCT call, or one that cannot be taken apart like this.
-pub(super) fn spread(plan: &PhysicalPlan) -> Option<PhysicalPlan> {
-    let Operator::Aggregate(aggregate) = &plan.operator else { return None };
-    if !can_spread(aggregate) {
-        return None;
-    }
-    let keys = aggregate.group_by.len();
-    let mut below = Below { exprs: aggregate.group_by.clone(), keys };
-    let uses: Vec<Use> = aggregate.calls.iter().map(|call| below.call(call)).collect();
-    let mut sets: Vec<&Use> = vec![];
-    for (_, one) in distinct(aggregate, &uses) {
-        if !sets.contains(&one) {
-            sets.push(one);
+impl Lowering<'_> {
+    /// The stages of an aggregate that is taken apart. None if it is not.
+    pub(super) fn distinct_sets(
+        &mut self,
+        plan: &PhysicalPlan,
+        aggregate: &Aggregate,
+    ) -> Result<Option<Open>> {
+        if self.parallelism.sharing != Sharing::Nothing || !can_be_apart(aggregate) {
+            return Ok(None);
         }
-    }
-    let mut values: Vec<usize> = sets.iter().flat_map(|one| one.columns()).collect();
-    values.sort_unstable();
-    values.dedup();
-    let types: Vec<DataType> = below.exprs.iter().map(Expr::data_type).collect();
-    if values.iter().any(|c| types[*c].is_nested()) {
-        return None;
-    }
-    let has_plain = aggregate.calls.iter().any(|call| !call.distinct);
-    let mut projections = vec![];
-    if has_plain {
-        let plain = || aggregate.calls.iter().zip(&uses).filter(|(call, _)| !call.distinct);
-        let is_read =
-            |c: usize| plain().any(|(_, one)| one.filter == Some(c) || one.columns().any(|a| a == c));
-        projections.push(row(&types, keys, set_number(PLAIN), is_read)?);
-    }
-    for (number, one) in (PLAIN + 1..).zip(&sets) {
-        let number = match one.filter {
-            None => set_number(number),
-            Some(filter) => Expr::Case {
-                branches: vec![(Expr::column(filter, DataType::Boolean), set_number(number))],
-                otherwise: None,
-                data_type: DataType::Int32,
-            },
-        };
-        projections.push(row(&types, keys, number, |c| one.columns().any(|a| a == c))?);
-    }
-    let mut expanded = types.clone();
-    expanded.insert(keys, DataType::Int32);
+        let keys = aggregate.group_by.len();
+        let (below, uses) = Below::of(aggregate);
+        let types: Vec<DataType> = below.iter().map(Expr::data_type).collect();
+        let is_nested = |one: &Use| one.args.iter().flatten().any(|c| types[*c].is_nested());
+        let distinct =
+            || aggregate.calls.iter().zip(&uses).filter(|(call, _)| call.distinct).map(|(_, one)| one);
+        let nulls = aggregate.calls.iter().map(|call| ScalarValue::try_from(call.output.data_type()));
+        let nulls = nulls.collect::<datafusion_common::Result<Vec<_>>>()?;
+        if distinct().any(is_nested) {
+            return Ok(None);
+        }
+        let below_schema = schema(fields(&types));
+        let mut open = self.plan(&plan.inputs[0])?;
+        self.need_parameters(&mut open, &below)?;
+        open.push(Transform::Project { exprs: below }, &below_schema, NO_OPERATOR);
+        let kept = self.collect(open, NO_OPERATOR)?;
+        // Each reads whole outputs.
+        let tasks = self.parallelism.tasks.min(self.stages[kept.0 as usize].tasks);
 
-    let input = plan.inputs[0].clone();
-    let input = node(Operator::Project { exprs: below.exprs }, input, fields(&types));
-    let input = node(Operator::Expand { projections }, input, fields(&expanded));
-    let by_value = |c: usize| Expr::column(c + 1, types[c].clone());
-    let group_by: Vec<Expr> = (0..=keys)
-        .map(|c| Expr::column(c, expanded[c].clone()))
-        .chain(values.iter().map(|c| by_value(*c)))
-        .collect();
-    let mut inner: Vec<FieldRef> = fields(&group_by.iter().map(Expr::data_type).collect::<Vec<_>>());
-    let mut calls = vec![];
-    let mut outer = vec![];
-    for (call, one) in aggregate.calls.iter().zip(&uses) {
-        let of_set = |number| is_set(keys, number);
-        if call.distinct {
-            let number = PLAIN + 1 + sets.iter().position(|set| *set == one)? as i32;
-            let place = |c: &usize| values.iter().position(|v| v == c).map(|at| keys + 1 + at);
-            let mut args = vec![];
-            for (arg, column) in call.args.iter().zip(&one.args) {
-                args.push(match column {
-                    Some(c) => Expr::column(place(c)?, types[*c].clone()),
-                    None => arg.clone(),
-                });
+        let mut sets: Vec<Option<&Use>> = vec![];
+        if aggregate.calls.iter().any(|call| !call.distinct) {
+            sets.push(None);
+        }
+        for one in distinct() {
+            if !sets.contains(&Some(one)) {
+                sets.push(Some(one));
             }
-            outer.push(AggregateCall { args, distinct: false, filter: Some(of_set(number)), ..call.clone() });
-            continue;
         }
-        let args = call.args.iter().zip(&one.args).map(|(arg, c)| c.map_or_else(|| arg.clone(), by_value));
-        let filter = match one.filter {
-            None => of_set(PLAIN),
-            Some(filter) => Expr::Binary {
-                op: BinaryOp::And,
-                left: Box::new(of_set(PLAIN)),
-                right: Box::new(by_value(filter)),
-                data_type: DataType::Boolean,
-            },
-        };
-        let result = Expr::column(inner.len(), call.output.data_type().clone());
-        inner.push(call.output.clone());
-        calls.push(AggregateCall { args: args.collect(), filter: Some(filter), ..call.clone() });
-        outer.push(AggregateCall {
-            function: the_only(call.output.data_type())?.into(),
-            args: vec![result],
+        let column = |c: usize| Expr::column(c, types[c].clone());
+        let key_columns = || (0..keys).map(column).collect::<Vec<_>>();
+        let results = aggregate.calls.iter().map(|call| call.output.clone());
+        let union_schema = schema(fields(&types[..keys]).into_iter().chain(results).collect());
+        let mut union = Open { branches: vec![], edges: vec![], schema: union_schema.clone() };
+        for set in sets {
+            let mut open = self.collected(kept, below_schema.clone(), NO_OPERATOR, tasks);
+            let mut places: Vec<usize> = (0..types.len()).collect();
+            if let Some(one) = set {
+                let values: Vec<usize> = one.args.iter().flatten().copied().collect();
+                let group_by: Vec<Expr> =
+                    key_columns().into_iter().chain(values.iter().map(|c| column(*c))).collect();
+                let grouped = schema(fields(&group_by.iter().map(Expr::data_type).collect::<Vec<_>>()));
+                open = self.grouped(open, Aggregate { group_by, calls: vec![] }, grouped, NO_OPERATOR);
+                values.into_iter().enumerate().for_each(|(at, c)| places[c] = keys + at);
+            }
+            let place = |c: usize| Expr::column(places[c], types[c].clone());
+            let (mut calls, mut exprs) = (vec![], key_columns());
+            for ((call, one), null) in aggregate.calls.iter().zip(&uses).zip(&nulls) {
+                if call.distinct != set.is_some() || set.is_some_and(|set| set != one) {
+                    exprs.push(Expr::literal(null.clone()));
+                    continue;
+                }
+                exprs.push(Expr::column(keys + calls.len(), call.output.data_type().clone()));
+                let args =
+                    call.args.iter().zip(&one.args).map(|(arg, c)| c.map_or_else(|| arg.clone(), place));
+                // What the filter of a DISTINCT call drops is null by now.
+                let filter = one.filter.filter(|_| !call.distinct).map(place);
+                calls.push(AggregateCall { args: args.collect(), distinct: false, filter, ..call.clone() });
+            }
+            let results = calls.iter().map(|call| call.output.clone());
+            let aggregated = schema(fields(&types[..keys]).into_iter().chain(results).collect());
+            let mut open =
+                self.grouped(open, Aggregate { group_by: key_columns(), calls }, aggregated, NO_OPERATOR);
+            open.push(Transform::Project { exprs }, &union_schema, NO_OPERATOR);
+            open.edges.iter().for_each(|e| push_edge(&mut union.edges, e.from, e.kind));
+            union.branches.extend(open.branches);
+        }
+        let only = |(at, call): (usize, &AggregateCall)| AggregateCall {
+            function: the_only(call.output.data_type()).unwrap_or("max").into(),
+            args: vec![Expr::column(keys + at, call.output.data_type().clone())],
             distinct: false,
-            filter: Some(of_set(PLAIN)),
+            filter: None,
             order_by: vec![],
             ignore_nulls: false,
             output: call.output.clone(),
-        });
+        };
+        let calls = aggregate.calls.iter().enumerate().map(only).collect();
+        let last = Aggregate { group_by: key_columns(), calls };
+        Ok(Some(self.grouped(union, last, plan.schema.clone(), plan.id)))
     }
-    let grouped = node(Operator::Aggregate(Aggregate { group_by, calls }), input, inner);
-    let group_by = (0..keys).map(|c| Expr::column(c, types[c].clone())).collect();
-    let aggregated = PhysicalPlan {
-        operator: Operator::Aggregate(Aggregate { group_by, calls: outer }),
-        inputs: vec![grouped],
-        ..plan.clone()
-    };
-    Some(if keys == 0 { with_zeros(aggregated, aggregate) } else { aggregated })
+
+    /// The two stages of a mergeable aggregate that needs no parameters.
+    fn grouped(&mut self, input: Open, aggregate: Aggregate, schema: SchemaRef, operator: u32) -> Open {
+        let input_schema = input.schema.clone();
+        let partitions = if aggregate.group_by.is_empty() { 1 } else { self.parallelism.partitions };
+        let stage = self.close(input, Sink::Aggregate { aggregate: aggregate.clone(), partitions }, operator);
+        let branch = Branch {
+            tasks: partitions,
+            source: Source::AggregateFinal { stage, aggregate, input_schema },
+            source_schema: schema.clone(),
+            source_operator: operator,
+            steps: vec![],
+        };
+        Open { branches: vec![branch], edges: vec![Edge { from: stage, kind: EdgeKind::Hash }], schema }
+    }
 }
 
-fn can_spread(aggregate: &Aggregate) -> bool {
-    let calls = &aggregate.calls;
-    let fits = |call: &AggregateCall| match call.distinct {
-        true => call.args.iter().any(|a| !matches!(a, Expr::Literal(_))),
-        false => {
-            let function = call.function.as_str();
-            let is_known = ZERO_OF_NOTHING.contains(&function) || NULL_OF_NOTHING.contains(&function);
-            the_only(call.output.data_type()).is_some() && (is_known || !aggregate.group_by.is_empty())
-        }
+fn can_be_apart(aggregate: &Aggregate) -> bool {
+    let fits = |call: &AggregateCall| {
+        let is_filtered = call.filter.is_some() && !PASS_OVER_NULLS.contains(&call.function.as_str());
+        let is_constant = call.args.iter().all(|a| matches!(a, Expr::Literal(_)));
+        call.order_by.is_empty()
+            && the_only(call.output.data_type()).is_some()
+            && !(call.distinct && (is_filtered || is_constant))
     };
-    calls.iter().any(|call| call.distinct) && calls.iter().all(|call| call.order_by.is_empty() && fits(call))
+    aggregate.calls.iter().any(|call| call.distinct) && aggregate.calls.iter().all(fits)
 }
 
-/// The function that gives back the only value there is of a type.
+/// The function that gives back the only value of a type that is not null.
 fn the_only(data_type: &DataType) -> Option<&'static str> {
     use DataType as T;
     match data_type {
@@ -175,12 +155,6 @@ fn the_only(data_type: &DataType) -> Option<&'static str> {
         T::Utf8 | T::LargeUtf8 | T::Utf8View | T::Date32 | T::Date64 | T::Timestamp(_, _) => Some("max"),
         other => other.is_numeric().then_some("max"),
     }
-}
-
-/// What is computed once for all sets: the keys, then what the calls read.
-struct Below {
-    exprs: Vec<Expr>,
-    keys: usize,
 }
 
 /// Where a call finds what it reads.
@@ -191,21 +165,17 @@ struct Use {
     filter: Option<usize>,
 }
 
-impl Use {
-    fn columns(&self) -> impl Iterator<Item = usize> + '_ {
-        self.args.iter().flatten().copied()
-    }
+/// What is computed once for all groupings: the keys, then what the calls read.
+struct Below {
+    exprs: Vec<Expr>,
+    keys: usize,
 }
 
 impl Below {
-    fn add(&mut self, expr: Expr) -> usize {
-        match self.exprs[self.keys..].iter().position(|e| *e == expr) {
-            Some(at) => self.keys + at,
-            None => {
-                self.exprs.push(expr);
-                self.exprs.len() - 1
-            }
-        }
+    fn of(aggregate: &Aggregate) -> (Vec<Expr>, Vec<Use>) {
+        let mut below = Below { exprs: aggregate.group_by.clone(), keys: aggregate.group_by.len() };
+        let uses = aggregate.calls.iter().map(|call| below.call(call)).collect();
+        (below.exprs, uses)
     }
 
     fn call(&mut self, call: &AggregateCall) -> Use {
@@ -222,67 +192,23 @@ impl Below {
         let args = args.collect();
         Use { args, filter: call.filter.clone().map(|f| self.add(f)) }
     }
-}
 
-fn distinct<'a>(
-    aggregate: &'a Aggregate,
-    uses: &'a [Use],
-) -> impl Iterator<Item = (&'a AggregateCall, &'a Use)> {
-    aggregate.calls.iter().zip(uses).filter(|(call, _)| call.distinct)
-}
-
-/// The row of a set: the keys, its number, and of the rest what the set reads.
-fn row(types: &[DataType], keys: usize, number: Expr, is_read: impl Fn(usize) -> bool) -> Option<Vec<Expr>> {
-    let mut row: Vec<Expr> = (0..keys).map(|c| Expr::column(c, types[c].clone())).collect();
-    row.push(number);
-    for (c, data_type) in types.iter().enumerate().skip(keys) {
-        row.push(match is_read(c) {
-            true => Expr::column(c, data_type.clone()),
-            false => Expr::literal(ScalarValue::try_from(data_type).ok()?),
-        });
-    }
-    Some(row)
-}
-
-fn set_number(number: i32) -> Expr {
-    Expr::literal(ScalarValue::Int32(Some(number)))
-}
-
-fn is_set(keys: usize, number: i32) -> Expr {
-    Expr::Binary {
-        op: BinaryOp::Eq,
-        left: Box::new(Expr::column(keys, DataType::Int32)),
-        right: Box::new(set_number(number)),
-        data_type: DataType::Boolean,
+    fn add(&mut self, expr: Expr) -> usize {
+        match self.exprs[self.keys..].iter().position(|e| *e == expr) {
+            Some(at) => self.keys + at,
+            None => {
+                self.exprs.push(expr);
+                self.exprs.len() - 1
+            }
+        }
     }
 }
 
-/// Without keys there is a row even if there was none below: counts in it are zero.
-fn with_zeros(plan: PhysicalPlan, aggregate: &Aggregate) -> PhysicalPlan {
-    let exprs = aggregate.calls.iter().enumerate().map(|(c, call)| {
-        let column = Expr::column(c, call.output.data_type().clone());
-        if call.distinct || !ZERO_OF_NOTHING.contains(&call.function.as_str()) {
-            return column;
-        }
-        let zero = ScalarValue::new_zero(call.output.data_type()).ok();
-        let is_there = Expr::Is { test: IsTest::NotNull, expr: Box::new(column.clone()) };
-        Expr::Case {
-            branches: vec![(is_there, column)],
-            otherwise: zero.map(|zero| Box::new(Expr::literal(zero))),
-            data_type: call.output.data_type().clone(),
-        }
-    });
-    let operator = Operator::Project { exprs: exprs.collect() };
-    let (schema, rows_estimate) = (plan.schema.clone(), plan.rows_estimate);
-    PhysicalPlan { operator, inputs: vec![plan], schema, id: NO_OPERATOR, rows_estimate }
+fn schema(fields: Vec<FieldRef>) -> SchemaRef {
+    Arc::new(Schema::new(fields))
 }
 
-fn node(operator: Operator, input: PhysicalPlan, fields: Vec<FieldRef>) -> PhysicalPlan {
-    let rows_estimate = input.rows_estimate;
-    let schema = Arc::new(Schema::new(fields));
-    PhysicalPlan { operator, inputs: vec![input], schema, id: NO_OPERATOR, rows_estimate }
-}
-
+/// Columns by type, which may be null.
 fn fields(types: &[DataType]) -> Vec<FieldRef> {
     let field = |(i, t): (usize, &DataType)| Arc::new(Field::new(format!("c{i}"), t.clone(), true));
     types.iter().enumerate().map(field).collect()
@@ -303,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_spread_where_tasks_share_nothing() {
+    fn groups_are_apart_where_tasks_share_nothing() {
         for sql in [
             "SELECT a, count(*), count(DISTINCT b) FROM t GROUP BY a",
             "SELECT count(*), count(DISTINCT b) FROM t",

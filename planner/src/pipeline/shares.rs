@@ -159,7 +159,15 @@ fn shares_of(rows: &[u64], tasks: u32, outputs: u32) -> Option<Vec<Share>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+
     use super::*;
+    use crate::expr::{BinaryOp, Expr};
+    use crate::graph::{Place, Stage};
+    use crate::physical::{HashJoin, JoinKind};
+    use crate::pipeline::{Sink, StageWork, Step};
 
     const ROWS: u64 = 1 << 20;
 
@@ -192,5 +200,112 @@ mod tests {
             assert!((2..=outputs.min(tasks)).contains(&slices), "{tasks} {outputs}: {shares:?}");
             assert!(shares.len() as u32 <= 2 * tasks + 2, "{tasks} {outputs}: {shares:?}");
         }
+    }
+
+    /// A stage of eight tasks that joins what stage 1 has left with what stage 0 has built.
+    fn joining(kind: JoinKind) -> QueryStage {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("a", DataType::Utf8View, true),
+            Field::new("k", DataType::Int64, true),
+            Field::new("b", DataType::Int64, true),
+        ]));
+        let column = |c| Expr::column(c, DataType::Int64);
+        let condition = Expr::Binary {
+            op: BinaryOp::Lt,
+            left: Box::new(column(2)),
+            right: Box::new(column(3)),
+            data_type: DataType::Boolean,
+        };
+        let join = HashJoin {
+            kind,
+            keys: vec![(column(1), column(1))],
+            null_equal: false,
+            null_aware: false,
+            residual: Some(condition),
+            output: vec![0],
+            runtime_filters: vec![],
+        };
+        let transform =
+            Transform::HashJoinProbe { build: StageId(0), join, build_schema: schema.clone(), marks: None };
+        let branch = Branch {
+            tasks: 8,
+            source: Source::Exchange { stage: StageId(1), shares: vec![] },
+            source_schema: schema.clone(),
+            source_operator: 1,
+            steps: vec![Step { transform, schema: schema.clone(), operator: 2 }],
+        };
+        Stage {
+            id: StageId(2),
+            tasks: 8,
+            inputs: vec![
+                Edge { from: StageId(1), kind: EdgeKind::Hash },
+                Edge { from: StageId(0), kind: EdgeKind::Broadcast },
+            ],
+            place: Place::Anywhere,
+            replayable: true,
+            work: StageWork {
+                branches: vec![branch],
+                sink: Sink::Collect,
+                sink_schema: schema,
+                sink_operator: 3,
+            },
+        }
+    }
+
+    fn shared(kind: JoinKind) -> Shared {
+        let mut rows = [ROWS / 63; 64];
+        rows[11] = ROWS;
+        assert_eq!(can_share(&joining(kind), StageId(1)), Some(StageId(0)));
+        share_at_join(&joining(kind), StageId(1), &rows, 12, StageId(3)).unwrap()
+    }
+
+    fn shares(stage: &QueryStage) -> &[Share] {
+        match &stage.work.branches[0].source {
+            Source::Exchange { shares, .. } => shares,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_join_that_answers_for_its_build_side_waits_for_marks() {
+        for kind in [JoinKind::BuildOuter, JoinKind::Full, JoinKind::BuildSemi, JoinKind::BuildAnti] {
+            let Shared { stage, marking } = shared(kind);
+            let marking = marking.unwrap();
+            assert_eq!(marking.inputs, joining(kind).inputs);
+            assert_eq!(stage.inputs.last(), Some(&Edge { from: StageId(3), kind: EdgeKind::Broadcast }));
+            // The key, and what the condition reads of the probe side.
+            let Sink::Aggregate { aggregate, .. } = &marking.work.sink else {
+                panic!("{:?}", marking.work.sink)
+            };
+            let columns: Vec<usize> = aggregate.group_by.iter().flat_map(Expr::columns).collect();
+            assert_eq!(columns, [1, 2]);
+            // Every probe output of the hot partition is read by one marking task.
+            let slices = marking.tasks;
+            assert!(slices > 1 && shares(&marking).iter().all(|s| (s.first, s.slices) == (11, slices)));
+            let Transform::HashJoinProbe { marks, .. } = &stage.work.branches[0].steps[0].transform else {
+                panic!("no join");
+            };
+            let partitions = vec![11; slices as usize];
+            assert_eq!(marks, &Some(super::super::Marks { stage: StageId(3), partitions }));
+            // One task hands on the build rows; the others are there only if there is something for them.
+            let hot: Vec<&Share> = shares(&stage).iter().filter(|s| s.is_hot()).collect();
+            assert_eq!(hot.iter().filter(|s| s.slice == 0).count(), 1);
+            let reads_probe_rows = matches!(kind, JoinKind::BuildOuter | JoinKind::Full);
+            assert_eq!(hot.len() as u32, if reads_probe_rows { slices } else { 1 });
+            assert_eq!((0..12).any(|task| hot[0].has_output(task)), reads_probe_rows);
+            assert_eq!(stage.tasks, shares(&stage).len() as u32);
+        }
+    }
+
+    #[test]
+    fn others_need_no_marks_and_some_cannot_be_shared() {
+        for kind in [JoinKind::Inner, JoinKind::ProbeOuter, JoinKind::ProbeAnti, JoinKind::ProbeMark] {
+            let Shared { stage, marking } = shared(kind);
+            assert_eq!((marking, stage.inputs), (None, joining(kind).inputs));
+        }
+        // Asked again, the condition might say something else.
+        let mut stage = joining(JoinKind::Full);
+        stage.replayable = false;
+        assert_eq!(can_share(&stage, StageId(1)), None);
     }
 }

@@ -90,6 +90,15 @@ pub fn split(rng: &mut Rng, shape: &GraphShape, build: StageId, probe: StageId) 
     StageSplit { stage: probe, front: old.clone(), rest }
 }
 
+/// How the driver puts a marking stage before one that shares out what it reads: both read the same.
+pub fn marked(rng: &mut Rng, shape: &GraphShape, stage: StageId) -> StageSplit {
+    let old = &shape.stages[stage.0 as usize];
+    let marking = StageId(shape.stages.len() as u32);
+    let mut rest = StageShape { tasks: rng.within(1..6) as u32, ..old.clone() };
+    rest.inputs.push(Edge { from: marking, kind: EdgeKind::Broadcast });
+    StageSplit { stage, front: StageShape { tasks: rng.within(1..4) as u32, ..old.clone() }, rest }
+}
+
 /// A stage that reads hash partitions of another, and that may have any number of tasks.
 pub fn resizable(shape: &GraphShape, read: StageId) -> Option<StageId> {
     let is_forward = |edge: &Edge| edge.kind == EdgeKind::Forward;

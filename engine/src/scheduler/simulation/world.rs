@@ -27,6 +27,8 @@ const TICK_MS: u64 = 500;
 const SUBMITTED_MAX: u32 = 4;
 /// How often rows turn out to be unevenly shared when one of the tasks ends that make them.
 const RESIZED_PERCENT: u64 = 4;
+/// How often a marking stage comes before them then.
+const MARKED_PERCENT: u64 = 40;
 pub(super) const HOME: WorkerId = WorkerId(0);
 pub(super) const HOME_SLOTS: u32 = 2;
 
@@ -245,7 +247,8 @@ impl World {
         self.tell(event);
     }
 
-    /// The rows that a stage reads may turn out to be unevenly shared: then it gets other tasks.
+    /// The rows that a stage reads may turn out to be unevenly shared: then it gets other tasks, perhaps after a stage
+    /// that reads the same.
     fn resize_a_reader(&mut self, query: QueryId, output: OutputId, worker: WorkerId) {
         let Some(seen) = self.watch.queries.get(&query) else { return };
         let Some(stage) = graph::resizable(&seen.shape, output.task.stage) else { return };
@@ -256,9 +259,12 @@ impl World {
             return;
         }
         let before = seen.shape.clone();
-        let tasks = self.rng.within(1..6) as u32;
+        let event = match self.rng.percent(MARKED_PERCENT) {
+            true => Event::StageSplit { query, split: graph::marked(&mut self.rng, &before, stage) },
+            false => Event::StageResized { query, stage, tasks: self.rng.within(1..6) as u32 },
+        };
         self.life.record(Record::Resized { query, before });
-        self.tell(Event::StageResized { query, stage, tasks });
+        self.tell(event);
     }
 
     /// Tells the scheduler, holds its answers against the invariants, and carries them out.
