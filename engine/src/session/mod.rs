@@ -229,14 +229,20 @@ impl Session {
     /// Another client's session over the same database, with nothing of its own yet. The last one that is dropped
     /// ends the database, and so must not be dropped on a thread of a runtime.
     pub fn connect(&self) -> Session {
+        self.connect_within(self.memory.clone())
+    }
+
+    /// [`Self::connect`], for queries that may hold a part of the database's memory: `memory` is a child of
+    /// [`Self::governor`].
+    pub fn connect_within(&self, memory: Governor) -> Session {
         Session {
-            temporary: temporary_tables(&self.catalog, &self.memory),
+            temporary: temporary_tables(&self.catalog, &memory),
             settings: Settings::default(),
             catalog: self.catalog.clone(),
             options: self.options.clone(),
             pool: self.pool.clone(),
             running: self.running.clone(),
-            memory: self.memory.clone(),
+            memory,
             spill: self.spill.clone(),
             cluster: self.cluster.clone(),
             audit: self.audit.clone(),
@@ -299,6 +305,11 @@ impl Session {
             bytes_spilled: query.metrics.total(|m| &m.bytes_spilled),
             memory_bytes: self.memory.used_bytes() as u64,
         })
+    }
+
+    /// What counts the memory of the session's queries.
+    pub fn governor(&self) -> &Governor {
+        &self.memory
     }
 
     /// What the session's queries hold at the moment, and have spilled.

@@ -38,6 +38,10 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// How long one is kept that nobody uses.
     pub session_idle: Duration,
+    /// Memory, in bytes, that the statements of a user may hold, of all of the user's sessions together;
+    pub memory_per_user: Option<u64>,
+    /// and those of a session, or of a call without one.
+    pub memory_per_session: Option<u64>,
 }
 
 impl Default for Limits {
@@ -52,6 +56,8 @@ impl Default for Limits {
             sessions: 1000,
             sessions_per_user: 250,
             session_idle: Duration::from_secs(1800),
+            memory_per_user: None,
+            memory_per_session: None,
         }
     }
 }

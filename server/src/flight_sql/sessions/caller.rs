@@ -59,7 +59,8 @@ impl Caller {
             Found::Open(_, session) => Ok(session.clone()),
             Found::Ended => Err(ended()),
             Found::SignedIn(_) | Found::KeepsCookies | Found::Nothing => {
-                let passing = state.passing.get_or_insert_with(|| Arc::new(self.sessions.database.connect()));
+                let connect = || Arc::new(self.sessions.connect(&self.identity.name));
+                let passing = state.passing.get_or_insert_with(connect);
                 Ok(passing.clone())
             }
         }
