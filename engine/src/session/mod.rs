@@ -74,6 +74,8 @@ pub struct Session {
     flowing: Arc<AtomicUsize>,
     temporary: Arc<TemporaryTables>,
     settings: Settings,
+    /// Of the statements that run, those of one user alone.
+    sees_only: Option<Arc<str>>,
     /// Does the network I/O of remote tables. Dropped last.
     _runtime: Arc<Background>,
 }
@@ -213,6 +215,7 @@ impl Session {
         Ok(Session {
             temporary: temporary_tables(&catalog, &memory),
             settings: Settings::default(),
+            sees_only: None,
             catalog: Arc::new(catalog),
             memory,
             spill: SpillSpace::open(&options.spill_directories)?,
@@ -238,6 +241,7 @@ impl Session {
         Session {
             temporary: temporary_tables(&self.catalog, &memory),
             settings: Settings::default(),
+            sees_only: None,
             catalog: self.catalog.clone(),
             options: self.options.clone(),
             pool: self.pool.clone(),
@@ -249,6 +253,12 @@ impl Session {
             flowing: self.flowing.clone(),
             _runtime: self._runtime.clone(),
         }
+    }
+
+    /// The session, which is shown nothing of the statements of others than this user: not their SQL in
+    /// `system.queries`.
+    pub fn seeing_only(self, user: &Arc<str>) -> Session {
+        Session { sees_only: Some(user.clone()), ..self }
     }
 
     /// Drops what is the session's own: its temporary tables and views.

@@ -30,7 +30,7 @@ use tonic::metadata::MetadataMap;
 
 use super::operations::Limits;
 use super::refusals::over_limit;
-use crate::security::users::{Identity, Users};
+use crate::security::users::{Identity, Role, Users};
 
 pub use caller::Caller;
 use caller::Found;
@@ -111,7 +111,8 @@ impl Sessions {
     }
 
     /// A new session of a user.
-    fn begin(&self, key: Key, owner: &Arc<str>) -> Result<Arc<Session>, Status> {
+    fn begin(&self, key: Key, identity: &Identity) -> Result<Arc<Session>, Status> {
+        let owner = &identity.name;
         let mut all = self.all.lock();
         // Two calls of a client may begin the session of its token.
         if let Some(open) = all.open.get(&key) {
@@ -127,7 +128,7 @@ impl Sessions {
                 format!("a user may have {sessions_per_user} sessions, and has as many; close some");
             return Err(over_limit(owner, message));
         }
-        let session = Arc::new(self.connect(owner));
+        let session = Arc::new(self.connect(identity));
         let open = Open { owner: owner.clone(), session: session.clone(), used: Instant::now() };
         all.open.insert(key, open);
         if !std::mem::replace(&mut all.is_watched, true) {
@@ -136,9 +137,13 @@ impl Sessions {
         Ok(session)
     }
 
-    /// A session of the database, within what the user may hold of its memory.
-    fn connect(&self, user: &Arc<str>) -> Session {
-        self.database.connect_within(self.memory.of_session(user))
+    /// A session of the database, within what the user may hold of its memory and may see of others.
+    fn connect(&self, identity: &Identity) -> Session {
+        let session = self.database.connect_within(self.memory.of_session(&identity.name));
+        match identity.role {
+            Role::ReadOnly => session.seeing_only(&identity.name),
+            Role::ReadWrite => session,
+        }
     }
 
     /// Ends a session, if it is there.
