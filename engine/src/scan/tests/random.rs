@@ -230,7 +230,7 @@ fn our_own_decoders_read_all_but_lists() {
         let scan = plan(&table, &Ask { output: (0..batch.num_columns()).collect(), ..Default::default() });
         let steps = crate::scan::conjunct::Steps::compile(&scan, Arc::new(Published::default())).unwrap();
         let scan = crate::scan::parquet_scan::ParquetScan::new(&scan, files, &catalog, steps, 0).unwrap();
-        let mut group = crate::scan::group::GroupReader::new(scan.shared(), 0, 0).unwrap();
+        let mut group = crate::scan::group::GroupReader::new(scan.shared(), 0, 0, Arc::default()).unwrap();
         for (i, field) in batch.schema().fields().iter().enumerate() {
             let theirs = matches!(group.column(i).unwrap(), crate::scan::column::Column::Reader(_));
             assert_eq!(theirs, field.name() == "list", "{} {seed}", field.name());
