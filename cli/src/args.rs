@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use dovetail_engine::memory::parse_spill_directory;
-use dovetail_engine::{MemoryLimit, SchedulerKind, SessionOptions, SpillDirectory};
+use dovetail_engine::memory::{MEMORY_LIMIT_BYTES_MIN, parse_spill_directory, readable};
+use dovetail_engine::{LimitScope, MemoryLimit, SchedulerKind, SessionOptions, SpillDirectory};
 use dovetail_server::flight_sql::Limits;
 use dovetail_server::journal::AUDIT_DAYS;
 use dovetail_server::remote::ServerAddress;
@@ -160,18 +160,62 @@ pub struct LimitArgs {
     /// Sessions of one user [default: 250; of all users together 1000]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_sessions_per_user: Option<usize>,
+    /// Memory that the statements of one user may hold together: 512MB, 2GiB, or a share such as 25% of --memory-limit;
+    /// beyond it they spill to disk. Counted is what the server's process holds: what it runs itself, temporary tables,
+    /// and results on their way. Where workers run a query, it may hold as much at each of them
+    /// [default: no limit but --memory-limit]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_per_user: Option<MemoryLimit>,
+    /// The same for each session, and for each call of a client that has none
+    #[arg(long, value_name = "SIZE")]
+    pub memory_per_session: Option<MemoryLimit>,
 }
 
 impl LimitArgs {
-    /// The server's own form of these bounds.
-    pub fn limits(self) -> Limits {
+    /// The server's own form of these bounds, of a process that has `memory` bytes.
+    ///
+    /// # Errors
+    /// A part of the memory is more than the whole, or too little for a query.
+    pub fn limits(self, memory: u64) -> anyhow::Result<Limits> {
+        let of_user = part_of(memory, LimitScope::Process, self.memory_per_user, LimitScope::User)?;
+        let (whole, scope) = match of_user {
+            Some(bytes) => (bytes, LimitScope::User),
+            None => (memory, LimitScope::Process),
+        };
+        // A share is one of the whole memory, not of a user's part.
+        let of_session = self.memory_per_session.map(|limit| MemoryLimit::Bytes(limit.bytes_of(memory)));
+        let of_session = part_of(whole, scope, of_session, LimitScope::Session)?;
         let usual = Limits::default();
-        Limits {
+        Ok(Limits {
             running_per_user: self.max_queries_per_user.unwrap_or(usual.running_per_user),
             sessions_per_user: self.max_sessions_per_user.unwrap_or(usual.sessions_per_user),
+            memory_per_user: of_user,
+            memory_per_session: of_session,
             ..usual
-        }
+        })
     }
+}
+
+/// The bytes of a part of the memory that another limit bounds.
+fn part_of(
+    whole: u64,
+    of: LimitScope,
+    part: Option<MemoryLimit>,
+    scope: LimitScope,
+) -> anyhow::Result<Option<u64>> {
+    let Some(bytes) = part.map(|limit| limit.bytes_of(whole)) else { return Ok(None) };
+    let (flag, whole_flag, told) = (scope.flag(), of.flag(), readable(bytes));
+    if bytes > whole {
+        let whole = readable(whole);
+        anyhow::bail!(
+            "{flag} is {told}, more than {whole_flag}, {whole} for this process: lower it, or leave it out"
+        );
+    }
+    if bytes < MEMORY_LIMIT_BYTES_MIN {
+        let least = readable(MEMORY_LIMIT_BYTES_MIN);
+        anyhow::bail!("{flag} is {told}, too low for a query: {least} is the least");
+    }
+    Ok(Some(bytes))
 }
 
 /// Whom a worker works for, and with what.
@@ -356,6 +400,41 @@ mod tests {
         }
         assert!(Args::try_parse_from(["dovetail", "--connect", "localhost"]).is_err());
         assert!(Args::try_parse_from(["dovetail", "server", "--tls-cert", "a"]).is_err());
+    }
+
+    #[test]
+    fn a_user_and_a_session_have_parts_of_the_memory() {
+        const GIB: u64 = 1 << 30;
+        let limits = |words: &[&str]| {
+            let args = Args::try_parse_from([&["dovetail", "server"], words].concat()).unwrap();
+            let Some(Subcommands::Server(server)) = args.command else { panic!("a server") };
+            let limits = server.limits.limits(GIB).map_err(|e| e.to_string())?;
+            Ok::<_, String>((limits.memory_per_user, limits.memory_per_session))
+        };
+        assert_eq!(limits(&[]).unwrap(), (None, None));
+        let both = limits(&["--memory-per-user", "50%", "--memory-per-session", "256MiB"]).unwrap();
+        assert_eq!(both, (Some(GIB / 2), Some(GIB / 4)));
+        let shares = limits(&["--memory-per-user", "50%", "--memory-per-session", "25%"]).unwrap();
+        assert_eq!(shares, both);
+        for (words, told) in [
+            (
+                &["--memory-per-user", "2GiB"][..],
+                "--memory-per-user is 2.0 GiB, more than --memory-limit, 1.0 GiB",
+            ),
+            (&["--memory-per-session", "2GiB"], "--memory-per-session is 2.0 GiB, more than --memory-limit"),
+            (
+                &["--memory-per-user", "10%", "--memory-per-session", "20%"],
+                "more than --memory-per-user, 102.4 MiB",
+            ),
+            (&["--memory-per-session", "1%"], "--memory-per-session is 10.2 MiB, too low"),
+        ] {
+            let error = limits(words).unwrap_err();
+            assert!(error.contains(told), "{words:?}: {error}");
+        }
+        for size in ["1MB", "0%", "lots", "512"] {
+            let words = ["dovetail", "server", "--memory-per-user", size];
+            assert!(Args::try_parse_from(words).is_err(), "{size}");
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub fn run(args: &ServerArgs) -> Result<()> {
     let mut options = args.engine.session_options();
     let shares = Shares::of(args, &options);
     options.memory_limit = Some(shares.memory_limit);
+    let limits = args.limits.limits(shares.memory_limit.bytes())?;
     options.warehouse = args.warehouse.clone();
     options.max_result_rows = args.max_result_rows.map(|rows| rows as u64);
     let session = Arc::new(match &args.place {
@@ -45,7 +46,6 @@ pub fn run(args: &ServerArgs) -> Result<()> {
         None => Session::new(options)?,
     });
     let runtime = network()?;
-    let limits = args.limits.limits();
     let workers = |url: &str| LocalWorkers::start(url, args, &shares);
     let outcome = runtime.block_on(serve(listening, session.clone(), limits, state, workers));
     // With a state directory they go on in the next process, and nobody is told that they were stopped.

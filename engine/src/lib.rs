@@ -25,7 +25,7 @@ mod views;
 
 pub use dovetail_shuffle::store::SpillDirectory;
 pub use error::{EngineError, Result};
-pub use memory::{MemoryLimit, MemoryUse, SpillPolicy};
+pub use memory::{LimitScope, MemoryLimit, MemoryUse, SpillPolicy};
 pub use session::{
     CancelHandle, Cancellation, Description, Effect, IfExists, Ingest, IngestOptions, Progress, QueryResult,
     ResultStream, SchedulerKind, Session, SessionOptions, Statement, StatementKind, TableInfo, ValueRows,

@@ -4,6 +4,7 @@ mod served;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -11,6 +12,7 @@ use arrow_flight::error::FlightError;
 use arrow_flight::sql::{
     CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
 };
+use dovetail_server::flight_sql::Limits;
 use dovetail_server::security::users::{Role, Users, add};
 use dovetail_server::security::{Secret, Security};
 use futures::{TryStreamExt, stream};
@@ -19,14 +21,19 @@ use tonic::Code;
 
 const TOKEN: &str = "a-token-that-nobody-guesses";
 
-/// A server with one who may write and one who may read, whose passwords are their names, twice.
 fn served(folder: &Path) -> Served {
+    served_with(folder, Limits::default())
+}
+
+/// A server with one who may write and one who may read, whose passwords are their names, twice.
+fn served_with(folder: &Path, limits: Limits) -> Served {
     let file = folder.join("users");
     for (name, role) in [("writer", Role::ReadWrite), ("reader", Role::ReadOnly)] {
         add(&file, name, role, &Secret::new(format!("{name}{name}"))).unwrap();
     }
     let users = Some(Arc::new(Users::read(&file).unwrap()));
-    Served::with_state(folder, Security { token: Some(Secret::new(TOKEN)), users, ..Security::default() })
+    let security = Security { token: Some(Secret::new(TOKEN)), users, ..Security::default() };
+    Served::with_state_and_limits(folder, security, limits)
 }
 
 /// A client that has signed in.
@@ -139,6 +146,50 @@ fn who_may_only_read_does_not_see_what_others_have_asked() {
     let tables = run(&served, &mut reader, "SELECT table_name FROM information_schema.tables").unwrap();
     let names: Vec<_> = tables.iter().flat_map(|b| b.column(0).as_string::<i32>().iter().flatten()).collect();
     assert!(names.contains(&"audit"), "{names:?}");
+}
+
+#[test]
+fn what_limits_refuse_and_nobody_fetches_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let unfetched_age = Duration::from_millis(400);
+    let served = served_with(
+        folder.path(),
+        Limits { running_per_user: 1, sessions_per_user: 1, unfetched_age, ..Limits::default() },
+    );
+    let promised = |client: &mut Client, sql: &str| {
+        let info = served.runtime.block_on(client.execute(sql.to_owned(), None)).unwrap();
+        info.endpoint[0].ticket.clone().unwrap()
+    };
+    let (mut writer, mut beside) = (client(&served, "writer"), client(&served, "writer"));
+    run(&served, &mut writer, "SET partitions = 2").unwrap();
+    assert_eq!(refused(run(&served, &mut beside, "SET partitions = 3")).0, Code::ResourceExhausted);
+    let slow = promised(&mut writer, served::SLOW);
+    let mut running = writer.clone();
+    let call = served.runtime.spawn(async move { running.do_get(slow).await.map(drop) });
+    served.wait_until_running(true);
+    let ticket = promised(&mut writer, "SELECT 1");
+    assert_eq!(refused(served.runtime.block_on(writer.do_get(ticket))).0, Code::ResourceExhausted);
+    let command = refused(run(&served, &mut writer, "CREATE TABLE t AS SELECT 1 AS a"));
+    assert_eq!(command.0, Code::ResourceExhausted);
+    served.session.cancel_handle().cancel();
+    assert!(served.runtime.block_on(call).unwrap().is_err());
+    let sql = "SELECT sql, outcome, error_class FROM system.audit WHERE error_class IN ('refused', 'expired') \
+        ORDER BY statement_id";
+    let mut administrator = served.client();
+    let refused_by_limits = ["SET partitions = 3", "SELECT 1", "CREATE TABLE t AS SELECT 1 AS a"]
+        .map(|s| format!("{s},failed,refused"));
+    let expected = [&refused_by_limits[..], &["SELECT 1,failed,expired".to_owned()]].concat();
+    // Nobody has to ask for another result.
+    let start = Instant::now();
+    std::thread::sleep(2 * unfetched_age);
+    loop {
+        let told = lines(&served, &mut administrator, sql);
+        if told == expected {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "{told:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]

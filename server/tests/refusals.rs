@@ -18,6 +18,11 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
+/// More in one value than a user may hold.
+const LARGE: &str = "SELECT string_agg(repeat(a.v, 10000), '' ORDER BY b.v) \
+    FROM (VALUES ('a'), ('b'), ('c'), ('d'), ('e'), ('f'), ('g'), ('h'), ('i'), ('j')) a(v), \
+    (VALUES ('a'), ('b'), ('c'), ('d'), ('e'), ('f'), ('g'), ('h'), ('i'), ('j'), ('k'), ('l')) b(v)";
+
 static LINES: Mutex<Vec<String>> = Mutex::new(vec![]);
 
 /// Keeps the warnings of our crates.
@@ -63,7 +68,8 @@ fn served() -> Served {
     }
     let users = Some(Arc::new(Users::read(&file).unwrap()));
     let token = Some(Secret::new("a-secret-that-nobody-guesses"));
-    let limits = Limits { running_per_user: 1, sessions_per_user: 1, ..Limits::default() };
+    let memory_per_user = Some(1 << 20);
+    let limits = Limits { running_per_user: 1, sessions_per_user: 1, memory_per_user, ..Limits::default() };
     let options = SessionOptions { threads: 2, max_result_rows: Some(2), ..SessionOptions::default() };
     Served::over(options, Security { token, users, ..Security::default() }, limits, None)
 }
@@ -118,6 +124,8 @@ fn what_is_refused_is_logged_once() {
     logged(&["user=\"bert\"", "another's"], || fetch(served, &mut bert, hers));
     let long = ticket(served, &mut anna, "VALUES (1), (2), (3)").unwrap();
     logged(&["max_result_rows"], || fetch(served, &mut anna, long));
+    let large = ticket(served, &mut anna, LARGE).unwrap();
+    logged(&["aggregation", "--memory-per-user"], || fetch(served, &mut anna, large));
     ticket(served, &mut anna, "SET partitions = 2").unwrap();
     let mut again = sign_in(served, "anna");
     logged(&["user=\"anna\"", "1 sessions"], || ticket(served, &mut again, "SET partitions = 2"));

@@ -334,7 +334,22 @@ fn a_user_has_a_number_of_sessions_and_of_statements() {
     served.wait_until_running(true);
     let told = anna.run("SELECT 1").unwrap_err();
     assert!(told.code() == Code::ResourceExhausted && told.message().contains("of this user"), "{told}");
-    Browser::of_user(&served, "bert").run("SELECT 1").unwrap();
+    let mut bert = Browser::of_user(&served, "bert");
+    bert.run("SELECT 1").unwrap();
+    // Who may only read does not see what others ask.
+    let seen_by = |client: &mut Client| {
+        let rows = served.query(client, "SELECT user_name FROM system.queries WHERE sql LIKE 'WITH d%'");
+        rows.iter()
+            .flat_map(|batch| batch.column(0).as_string::<i32>().iter())
+            .flatten()
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut reader = served.client_without_token();
+    served.runtime.block_on(reader.handshake("bert", "bertbert")).unwrap();
+    let (by_reader, by_all): (Vec<String>, Vec<String>) =
+        (seen_by(&mut reader), seen_by(&mut served.client()));
+    assert_eq!((by_reader, by_all), (vec![], vec!["anna".to_owned()]));
     served.session.cancel_handle().cancel();
     assert_eq!(code(served.runtime.block_on(slow).unwrap()), Code::Cancelled);
 }

@@ -67,7 +67,7 @@ pub struct AuditRecord {
     pub elapsed_ms: Option<u64>,
     pub outcome: Outcome,
     /// Of the error: plan, execution, data, shuffle, resources, lost, cancelled, unsupported, internal; denied if the
-    /// user may not do it.
+    /// user may not do it, refused if there was no room for it, expired if nobody has fetched the result in time.
     pub error_class: Option<String>,
     pub error: Option<String>,
     /// Of the program that has run it.

@@ -9,7 +9,9 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -21,9 +23,13 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use crate::error::{EngineError, Result};
+use crate::task::QueryContext;
 
 /// Requests in flight for one read of many ranges.
 const CONCURRENT_REQUESTS: usize = 8;
+
+/// Between two looks whether a query that waits for a store was stopped.
+const CANCELLED_EACH: Duration = Duration::from_millis(50);
 
 /// A place that a user named: a local path or a URL of an object store.
 #[derive(Debug, Clone, PartialEq)]
@@ -263,11 +269,31 @@ impl Fetch {
     /// The bytes, in the order of the ranges.
     pub fn wait(self) -> Result<Vec<Bytes>> {
         match self.receiver.recv() {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(object_store::Error::Precondition { .. })) => Err(changed(&self.url)),
-            Ok(Err(e)) => Err(data(&self.url, format!("reading failed: {e}"))),
-            Err(_) => Err(data(&self.url, "reading was broken off")),
+            Ok(read) => self.read(read),
+            Err(_) => Err(self.broken_off()),
         }
+    }
+
+    /// [`Self::wait`], until the query is stopped or its time is over: a store may let itself be waited for long.
+    pub fn wait_for(self, query: &QueryContext) -> Result<Vec<Bytes>> {
+        loop {
+            match self.receiver.recv_timeout(CANCELLED_EACH) {
+                Ok(read) => return self.read(read),
+                Err(RecvTimeoutError::Timeout) => query.check_cancelled()?,
+                Err(RecvTimeoutError::Disconnected) => return Err(self.broken_off()),
+            }
+        }
+    }
+
+    fn read(&self, read: Result<Vec<Bytes>, object_store::Error>) -> Result<Vec<Bytes>> {
+        read.map_err(|e| match e {
+            object_store::Error::Precondition { .. } => changed(&self.url),
+            other => data(&self.url, format!("reading failed: {other}")),
+        })
+    }
+
+    fn broken_off(&self) -> EngineError {
+        data(&self.url, "reading was broken off")
     }
 }
 
@@ -285,4 +311,40 @@ fn changed(url: &str) -> EngineError {
 
 fn data(place: &str, message: impl Into<String>) -> EngineError {
     EngineError::Data { place: place.to_string(), message: message.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store that answers when it is told to.
+    fn slow_store() -> (std::sync::mpsc::SyncSender<Result<Vec<Bytes>, object_store::Error>>, Fetch) {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        (sender, Fetch { url: "s3://bucket/slow.parquet".into(), receiver })
+    }
+
+    #[test]
+    fn nobody_waits_for_a_slow_store_when_the_time_is_over_or_the_query_stopped() {
+        let soon = Duration::from_millis(80);
+        let start = std::time::Instant::now();
+        let (_asked, fetch) = slow_store();
+        let query = QueryContext::new(0).with_deadline(crate::task::Deadline::after(soon));
+        let told = fetch.wait_for(&query).unwrap_err().to_string();
+        assert!(told.contains("statement_timeout"), "{told}");
+        let (_asked, fetch) = slow_store();
+        let query = Arc::new(QueryContext::new(0));
+        // An attempt of a task stops with its query.
+        let attempt = query.attempt();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(soon);
+                query.cancel();
+            });
+            assert!(matches!(fetch.wait_for(&attempt), Err(EngineError::Cancelled)));
+        });
+        assert!(start.elapsed() >= 2 * soon && start.elapsed() < Duration::from_secs(5));
+        let (asked, fetch) = slow_store();
+        asked.send(Ok(vec![Bytes::from_static(b"late")])).unwrap();
+        assert_eq!(fetch.wait_for(&QueryContext::new(0)).unwrap(), [Bytes::from_static(b"late")]);
+    }
 }

@@ -153,9 +153,10 @@ impl TemporaryTables {
         match wanted > self.bytes_max {
             true => Err(EngineError::Resources(format!(
                 "the session's temporary tables would hold {} of memory, and may hold {}, a part of the memory limit; \
-                 drop some, or raise --memory-limit",
+                 drop some, or raise {}",
                 readable(wanted as u64),
-                readable(self.bytes_max as u64)
+                readable(self.bytes_max as u64),
+                more.scope().flag()
             ))),
             false => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! The memory limit as a person writes it: `512MB`, `2GiB`, `80%`.
+//! The memory limit as a person writes it: `512MB`, `2GiB`, `80%`; and whom limits are for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,6 +21,37 @@ pub enum MemoryLimit {
     Percent(u8),
 }
 
+/// Whom a limit bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitScope {
+    /// All queries of a process together.
+    Process,
+    /// Those of a user of a server.
+    User,
+    /// Those of a session of a server's client.
+    Session,
+}
+
+impl LimitScope {
+    /// The flag that gives the limit.
+    pub fn flag(self) -> &'static str {
+        match self {
+            LimitScope::Process => "--memory-limit",
+            LimitScope::User => "--memory-per-user",
+            LimitScope::Session => "--memory-per-session",
+        }
+    }
+
+    /// What a message calls the limit.
+    pub fn name(self) -> &'static str {
+        match self {
+            LimitScope::Process => "the limit",
+            LimitScope::User => "the limit of a user",
+            LimitScope::Session => "the limit of a session",
+        }
+    }
+}
+
 impl Default for MemoryLimit {
     fn default() -> Self {
         MemoryLimit::Percent(80)
@@ -32,10 +63,15 @@ impl MemoryLimit {
     pub fn bytes(self) -> u64 {
         match self {
             MemoryLimit::Bytes(bytes) => bytes,
-            MemoryLimit::Percent(percent) => {
-                let all = machine_bytes().unwrap_or(MACHINE_BYTES_UNKNOWN);
-                (u128::from(all) * u128::from(percent) / 100) as u64
-            }
+            MemoryLimit::Percent(_) => self.bytes_of(machine_bytes().unwrap_or(MACHINE_BYTES_UNKNOWN)),
+        }
+    }
+
+    /// The limit in bytes, where a share is one of so many.
+    pub fn bytes_of(self, whole: u64) -> u64 {
+        match self {
+            MemoryLimit::Bytes(bytes) => bytes,
+            MemoryLimit::Percent(percent) => (u128::from(whole) * u128::from(percent) / 100) as u64,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Bounded memory: one governor per session, with one limit, and what everybody holds of it.
+//! Bounded memory: one governor per process, with one limit, and what everybody holds of it.
 //!
 //! ```text
 //! active operator ── Reservation: "I hold so much now" ──▶ Governor ── "spill yourself" ──▶ back, as the answer
@@ -16,6 +16,9 @@
 //! 3. What cannot be spilled (a join table, a result) may take the whole limit. Beyond that its
 //!    query fails with an error that names the operator, the sizes, the limit and the setting.
 //!
+//! A part of the limit may be one user's, or one session's: a governor has children, with limits of their own. What a
+//! child reserves is counted by it and by those above it, and each of them calls for spills by the same policy.
+//!
 //! Margin: 256 MB. What the process holds may exceed the limit by what is not reported: its code (70 MB), for
 //! each thread the batches on their way through a pipeline, one batch that a reader of an output has in its
 //! hands, and the blocks under way of a spill (a few megabytes); by what an operator that was told to spill
@@ -27,6 +30,7 @@
 
 mod governor;
 mod held;
+mod level;
 mod limit;
 mod parked;
 mod reservation;
@@ -34,7 +38,7 @@ mod spill;
 
 pub use governor::{Governor, MemoryUse, SpillPolicy};
 pub use held::{HeldBatches, KeptBatches};
-pub use limit::{MEMORY_LIMIT_BYTES_MIN, MemoryLimit};
+pub use limit::{LimitScope, MEMORY_LIMIT_BYTES_MIN, MemoryLimit};
 pub use parked::{Parked, Spillable};
 pub use reservation::{Charge, Reservation};
 pub use spill::{QuerySpill, SpillSpace, parse_spill_directory};

@@ -38,7 +38,7 @@ impl Parked {
 
 impl Drop for Parked {
     fn drop(&mut self) {
-        self.governor.forget_parked(&self.entry);
+        self.governor.level.forget_parked(&self.entry);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::Governor;
+use super::{Governor, LimitScope};
 use crate::error::Result;
 
 /// An operator's part of the memory; given back on drop. Used by one thread.
@@ -36,6 +36,18 @@ impl Charge {
         charge
     }
 
+    /// Goes on as the process's alone: for what outlives the user and the session that it came from.
+    pub fn into_process(mut self) -> Charge {
+        self.governor.level.subtract_below_root(self.bytes());
+        self.governor = self.governor.root();
+        self
+    }
+
+    /// Whom the limit bounds that this is counted against first.
+    pub fn scope(&self) -> LimitScope {
+        self.governor.scope()
+    }
+
     /// Bytes that are held.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
@@ -47,8 +59,8 @@ impl Charge {
             return;
         }
         let before = self.bytes.swap(bytes, Ordering::Relaxed);
-        let inner = &self.governor.inner;
-        if bytes >= before { inner.add(bytes - before) } else { inner.subtract(before - bytes) }
+        let level = &self.governor.level;
+        if bytes >= before { level.add(bytes - before) } else { level.subtract(before - bytes) }
     }
 }
 
@@ -100,28 +112,28 @@ impl Reservation {
     /// done, say how much is left.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
-        let inner = &self.governor.inner;
+        let level = &self.governor.level;
         let before = self.active.spillable.swap(bytes, Ordering::Relaxed);
         if bytes >= before {
-            inner.add(bytes - before);
+            level.add(bytes - before);
         } else {
-            inner.subtract(before - bytes);
+            level.subtract(before - bytes);
         }
-        if inner.always_spills() {
+        if level.always_spills() {
             return bytes > 0;
         }
         let asked = self.active.asked.load(Ordering::Relaxed) && {
             self.active.asked.store(false, Ordering::Relaxed);
-            inner.is_over() && bytes >= inner.spill_bytes_min()
+            level.is_worth_a_spill(bytes)
         };
-        asked || inner.is_over() && inner.must_spill(&self.active)
+        asked || level.must_spill(&self.active)
     }
 
     /// [`Self::resize`] after a spill, and where something shrinks: there is nothing to be done about it.
     pub fn shrink(&mut self, bytes: usize) {
         let before = self.active.spillable.swap(bytes, Ordering::Relaxed);
-        let inner = &self.governor.inner;
-        if bytes >= before { inner.add(bytes - before) } else { inner.subtract(before - bytes) }
+        let level = &self.governor.level;
+        if bytes >= before { level.add(bytes - before) } else { level.subtract(before - bytes) }
     }
 
     /// Says how much is held that cannot be spilled.
@@ -129,12 +141,12 @@ impl Reservation {
     /// # Errors
     /// All of its kind together do not fit the limit; then the reservation is as it was.
     pub fn resize_firm(&mut self, bytes: usize) -> Result<()> {
-        let inner = &self.governor.inner;
+        let level = &self.governor.level;
         if bytes > self.firm {
-            inner.add_firm(self.operator, self.firm, bytes - self.firm)?;
+            level.add_firm(self.operator, self.firm, bytes - self.firm)?;
         } else {
-            inner.subtract_firm(self.firm - bytes);
-            inner.subtract(self.firm - bytes);
+            level.subtract_firm(self.firm - bytes);
+            level.subtract(self.firm - bytes);
         }
         self.firm = bytes;
         Ok(())
@@ -155,8 +167,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.governor.forget_active(&self.active);
-        self.governor.inner.subtract(self.active.spillable() + self.firm);
-        self.governor.inner.subtract_firm(self.firm);
+        let level = &self.governor.level;
+        level.forget_active(&self.active);
+        level.subtract(self.active.spillable() + self.firm);
+        level.subtract_firm(self.firm);
     }
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::error::{EngineError, Result};
 
+mod tree;
+
 /// Something of a size that is gone when it is spilled, unless it refuses.
 struct Waiting {
     charge: Charge,
@@ -94,6 +96,26 @@ fn what_cannot_spill_fails_alone_with_sizes() {
     assert_eq!(governor.used_bytes(), 0);
 }
 
+/// An operator that grows, spills when it is told to, and leaves outputs that wait.
+fn grow_and_spill(governor: &Governor, thread: usize) {
+    let mut operator = governor.reserve("test");
+    let mut held = 0;
+    let mut outputs = vec![];
+    for step in 0..2000usize {
+        held += 1 + (step * 7919 + thread * 104_729) % 40_000;
+        if operator.resize(held) {
+            held = 0;
+            operator.shrink(0);
+        }
+        if step % 50 == 0 {
+            outputs.push(waiting(governor, 10_000, false));
+        }
+        if step % 400 == 0 {
+            outputs.clear();
+        }
+    }
+}
+
 #[test]
 fn many_threads_end_at_zero_and_within_the_limit() {
     const LIMIT: usize = 1 << 20;
@@ -101,24 +123,7 @@ fn many_threads_end_at_zero_and_within_the_limit() {
     std::thread::scope(|scope| {
         for thread in 0..8usize {
             let governor = governor.clone();
-            scope.spawn(move || {
-                let mut operator = governor.reserve("test");
-                let mut held = 0;
-                let mut outputs = vec![];
-                for step in 0..2000usize {
-                    held += 1 + (step * 7919 + thread * 104_729) % 40_000;
-                    if operator.resize(held) {
-                        held = 0;
-                        operator.shrink(0);
-                    }
-                    if step % 50 == 0 {
-                        outputs.push(waiting(&governor, 10_000, false));
-                    }
-                    if step % 400 == 0 {
-                        outputs.clear();
-                    }
-                }
-            });
+            scope.spawn(move || grow_and_spill(&governor, thread));
         }
     });
     assert_eq!(governor.used_bytes(), 0);

@@ -16,6 +16,7 @@ use crate::scan::page_index;
 use crate::scan::parquet_scan::{ScanFile, SharedScan};
 use crate::scan::pruning::{self, Known};
 use crate::scan::runtime_filter::RuntimeFilter;
+use crate::task::QueryContext;
 
 /// A row group of a file of a scan.
 pub struct GroupReader {
@@ -36,7 +37,12 @@ const DECODED_BYTES_MAX: u64 = 2 << 20;
 
 impl GroupReader {
     /// Nothing is read yet.
-    pub fn new(scan: Arc<SharedScan>, file: usize, group: usize) -> Result<GroupReader> {
+    pub fn new(
+        scan: Arc<SharedScan>,
+        file: usize,
+        group: usize,
+        query: Arc<QueryContext>,
+    ) -> Result<GroupReader> {
         let opened = &scan.files[file].file;
         let rows = usize::try_from(opened.metadata.row_group(group).num_rows())
             .ok()
@@ -47,7 +53,7 @@ impl GroupReader {
             })?;
         let columns = scan.columns.iter().map(|_| None).collect();
         let used = vec![false; scan.columns.len()];
-        let bytes = GroupBytes::new(opened.source.clone());
+        let bytes = GroupBytes::new(opened.source.clone(), query);
         Ok(GroupReader { scan, file, group, rows, columns, used, bytes, held_bytes: 0 })
     }
 

@@ -11,6 +11,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::catalog::FileSource;
 use crate::catalog::store::Fetch;
 use crate::error::Result;
+use crate::task::QueryContext;
 
 /// What has been read of a file, and what is on its way.
 pub struct GroupBytes {
@@ -18,12 +19,14 @@ pub struct GroupBytes {
     arrived: Vec<(Range<u64>, Bytes)>,
     fetching: Vec<(Vec<Range<u64>>, Fetch)>,
     bytes_read: u64,
+    /// For which they are read.
+    query: Arc<QueryContext>,
 }
 
 impl GroupBytes {
     /// Nothing read yet.
-    pub fn new(source: FileSource) -> GroupBytes {
-        GroupBytes { source, arrived: vec![], fetching: vec![], bytes_read: 0 }
+    pub fn new(source: FileSource, query: Arc<QueryContext>) -> GroupBytes {
+        GroupBytes { source, arrived: vec![], fetching: vec![], bytes_read: 0, query }
     }
 
     /// Starts to fetch ranges of a remote file. Local files are read when they are asked for.
@@ -37,11 +40,12 @@ impl GroupBytes {
         Ok(())
     }
 
-    /// The bytes of a range.
+    /// The bytes of a range. What comes from elsewhere is not waited for when the query is stopped.
     pub fn read(&mut self, range: Range<u64>) -> Result<Bytes> {
+        self.prefetch(vec![range.clone()])?;
         if let Some(at) = self.fetching.iter().position(|(ranges, _)| ranges.contains(&range)) {
             let (ranges, fetch) = self.fetching.swap_remove(at);
-            let bytes = fetch.wait()?;
+            let bytes = fetch.wait_for(&self.query)?;
             self.bytes_read += bytes.iter().map(|b| b.len() as u64).sum::<u64>();
             self.arrived.extend(ranges.into_iter().zip(bytes));
         }

@@ -20,6 +20,7 @@ use crate::scan::group::GroupReader;
 use crate::scan::mask::Mask;
 use crate::scan::parquet_scan::SharedScan;
 use crate::scan::selection::Selection;
+use crate::task::QueryContext;
 use crate::task::touched::FileCounts;
 
 /// A batch goes on once it has so many rows; one more window does not make it too large.
@@ -69,9 +70,14 @@ enum Form {
 impl MorselReader {
     /// Prepares to read row group `group` of a file of the scan; none if its statistics say that no row
     /// passes.
-    pub fn open(scan: Arc<SharedScan>, file: usize, group: usize) -> Result<Option<MorselReader>> {
+    pub fn open(
+        scan: Arc<SharedScan>,
+        file: usize,
+        group: usize,
+        query: Arc<QueryContext>,
+    ) -> Result<Option<MorselReader>> {
         let looked_at = FileCounts { file: file as u32, rows: 0, bytes: 0 };
-        let mut group = GroupReader::new(scan.clone(), file, group)?;
+        let mut group = GroupReader::new(scan.clone(), file, group, query)?;
         let published = scan.steps.published();
         if group.rows() == 0 || !group.may_pass(&published) {
             return Ok(None);

@@ -239,7 +239,8 @@ impl ParquetSource {
             let Some(morsel) = self.shared.morsels.get(self.splits.place(next)) else {
                 return Ok(None);
             };
-            if let Some(reader) = MorselReader::open(self.shared.clone(), morsel.file, morsel.group)? {
+            let (shared, query) = (self.shared.clone(), self.query.clone());
+            if let Some(reader) = MorselReader::open(shared, morsel.file, morsel.group, query)? {
                 return Ok(Some(reader));
             }
         }

@@ -62,7 +62,8 @@ impl Session {
         cancellation: &Cancellation,
     ) -> (Arc<QueryContext>, RunningGuard) {
         let context = Arc::new(self.context(planned.query.operator_count()));
-        let running = self.running.enter(cancellation.sql(), context.clone());
+        let (sql, user) = (cancellation.sql(), cancellation.user().into());
+        let running = self.running.enter(sql, user, context.clone());
         cancellation.attach(&context);
         let reading = |entry| Reading::of(entry, &planned.query, context.clone());
         let running = running.with_reading(cancellation.entry().map(reading));

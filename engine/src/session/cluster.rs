@@ -80,7 +80,8 @@ impl Session {
         let entry = self.audit_entry(StatementClass::Query, &durable.sql, &durable.user)?;
         let context = Arc::new(self.context(operators));
         let reading = entry.clone().map(|entry| Reading::of_graph(entry, &graph, context.clone()));
-        let running = self.running.enter(durable.sql.clone(), context.clone()).with_reading(reading);
+        let (sql, user) = (durable.sql.clone(), durable.user.as_str().into());
+        let running = self.running.enter(sql, user, context.clone()).with_reading(reading);
         let (schema, audited) = (durable.schema.clone(), Audited::new(entry));
         let resumed = Resumed { schema, context: context.clone(), running, audited };
         let (catalog, durable) = (self.catalog.clone(), Some(durable));

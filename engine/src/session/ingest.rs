@@ -238,8 +238,9 @@ fn commit_to(catalog: &Catalog, name: &str, commit: Commit, target: Target) -> R
                     catalog.insert(&planned, batches, memory.governor())?;
                 }
             }
-            // What was reserved while the rows came is counted for as long as the table is there.
-            catalog.charge(name, memory.into_charge());
+            // What was reserved while the rows came is counted for as long as the table is there, which is
+            // everybody's.
+            catalog.charge(name, memory.into_charge().into_process());
             Ok(count)
         }
         Target::Temporary(rows, tables) => {

@@ -74,6 +74,8 @@ pub struct Session {
     flowing: Arc<AtomicUsize>,
     temporary: Arc<TemporaryTables>,
     settings: Settings,
+    /// Of the statements that run, those of one user alone.
+    sees_only: Option<Arc<str>>,
     /// Does the network I/O of remote tables. Dropped last.
     _runtime: Arc<Background>,
 }
@@ -213,6 +215,7 @@ impl Session {
         Ok(Session {
             temporary: temporary_tables(&catalog, &memory),
             settings: Settings::default(),
+            sees_only: None,
             catalog: Arc::new(catalog),
             memory,
             spill: SpillSpace::open(&options.spill_directories)?,
@@ -229,20 +232,33 @@ impl Session {
     /// Another client's session over the same database, with nothing of its own yet. The last one that is dropped
     /// ends the database, and so must not be dropped on a thread of a runtime.
     pub fn connect(&self) -> Session {
+        self.connect_within(self.memory.clone())
+    }
+
+    /// [`Self::connect`], for queries that may hold a part of the database's memory: `memory` is a child of
+    /// [`Self::governor`].
+    pub fn connect_within(&self, memory: Governor) -> Session {
         Session {
-            temporary: temporary_tables(&self.catalog, &self.memory),
+            temporary: temporary_tables(&self.catalog, &memory),
             settings: Settings::default(),
+            sees_only: None,
             catalog: self.catalog.clone(),
             options: self.options.clone(),
             pool: self.pool.clone(),
             running: self.running.clone(),
-            memory: self.memory.clone(),
+            memory,
             spill: self.spill.clone(),
             cluster: self.cluster.clone(),
             audit: self.audit.clone(),
             flowing: self.flowing.clone(),
             _runtime: self._runtime.clone(),
         }
+    }
+
+    /// The session, which is shown nothing of the statements of others than this user: not their SQL in
+    /// `system.queries`.
+    pub fn seeing_only(self, user: &Arc<str>) -> Session {
+        Session { sees_only: Some(user.clone()), ..self }
     }
 
     /// Drops what is the session's own: its temporary tables and views.
@@ -299,6 +315,11 @@ impl Session {
             bytes_spilled: query.metrics.total(|m| &m.bytes_spilled),
             memory_bytes: self.memory.used_bytes() as u64,
         })
+    }
+
+    /// What counts the memory of the session's queries.
+    pub fn governor(&self) -> &Governor {
+        &self.memory
     }
 
     /// What the session's queries hold at the moment, and have spilled.

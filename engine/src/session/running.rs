@@ -22,6 +22,8 @@ pub struct RunningQuery {
     pub id: u64,
     /// The statement; empty if it is not a person's.
     pub sql: Arc<str>,
+    /// Whose it is; empty where nobody signs in by name.
+    pub user: Arc<str>,
     pub context: Arc<QueryContext>,
     pub since: Instant,
     /// Microseconds since 1970, UTC.
@@ -42,11 +44,16 @@ pub struct RunningGuard {
 
 impl Running {
     /// Notes a query as running until the guard is dropped.
-    pub fn enter(self: &Arc<Self>, sql: Arc<str>, context: Arc<QueryContext>) -> RunningGuard {
+    pub fn enter(
+        self: &Arc<Self>,
+        sql: Arc<str>,
+        user: Arc<str>,
+        context: Arc<QueryContext>,
+    ) -> RunningGuard {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_micros = i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX);
-        let query = RunningQuery { id, sql, context, since: Instant::now(), started_micros };
+        let query = RunningQuery { id, sql, user, context, since: Instant::now(), started_micros };
         self.queries.lock().push(query);
         RunningGuard { running: self.clone(), id, _reading: None }
     }

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use super::{ResultStream, Session, SessionOptions};
 use crate::error::{EngineError, Result};
-use crate::memory::readable;
+use crate::memory::{LimitScope, readable};
 use crate::task::Deadline;
 
 /// More partitions cost more than they bring, on any machine.
@@ -18,7 +18,7 @@ const PARTITIONS_MAX: usize = 1024;
 
 /// All of them, as statements name them; those that can be changed.
 const CHANGEABLE: [&str; 3] = ["max_result_rows", "partitions", "statement_timeout"];
-const GIVEN: [&str; 3] = ["memory_limit", "scheduler", "threads"];
+const GIVEN: [&str; 5] = ["memory_limit", "memory_per_session", "memory_per_user", "scheduler", "threads"];
 
 /// Units of a time, the longest first.
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1)];
@@ -75,12 +75,15 @@ impl Session {
     }
 
     /// All settings, by name, as they are for the session's next statement.
-    pub fn settings(&self) -> [(&'static str, String); 6] {
+    pub fn settings(&self) -> [(&'static str, String); 8] {
         let set = *self.settings.0.read();
         let partitions = set.partitions.or(self.options.partitions);
+        let part = |scope| self.memory.limit_of(scope).map_or("none".into(), |bytes| readable(bytes as u64));
         [
             ("max_result_rows", self.max_result_rows().unwrap_or(0).to_string()),
-            ("memory_limit", readable(self.memory.limit_bytes() as u64)),
+            ("memory_limit", readable(self.memory.root().limit_bytes() as u64)),
+            ("memory_per_session", part(LimitScope::Session)),
+            ("memory_per_user", part(LimitScope::User)),
             ("partitions", partitions.map_or("automatic".into(), |n| n.to_string())),
             ("scheduler", format!("{:?}", self.options.scheduler).to_lowercase()),
             ("statement_timeout", set.statement_timeout.map_or("0".into(), time_text)),

@@ -4,7 +4,8 @@
 //! journals are among those of another. It stays for [`SUPERSEDED_FOR`], since a statement may be reading it.
 //!
 //! What always holds: there are at most [`SMALL_FILES_MAX`] small files of a day; a file is complete when it has its
-//! name; the records of a journal are in a file before the journal goes.
+//! name; the records of a journal are in a file before the journal goes; each file tells the version of its columns, and
+//! one of a later version is not touched.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +20,7 @@ use dovetail_engine::audit::{AuditRecord, rows};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
 use super::journal;
@@ -33,6 +35,12 @@ const GROUP_ROWS: usize = 1 << 14;
 const SUPERSEDED_FOR: Duration = Duration::from_secs(600);
 
 const SECONDS_PER_DAY: u64 = 86_400;
+
+/// The version of the files' columns: raised with each change that an earlier program would not understand. A file that
+/// does not tell has the first.
+const COLUMNS_VERSION: u32 = 1;
+/// What a file calls it in its metadata.
+const VERSION_KEY: &str = "dovetail.audit.version";
 
 /// The files of a folder.
 pub struct Files {
@@ -67,6 +75,7 @@ impl Files {
             if let Some(number) = journal::number_of(&path) {
                 journals.insert(number);
             } else if let Some(named) = Named::of(&path)? {
+                check_version(&path)?;
                 found.push(named);
             } else if path.extension().is_some_and(|e| e == "new") {
                 fs::remove_file(&path)?;
@@ -192,6 +201,10 @@ impl Files {
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
+            .set_key_value_metadata(Some(vec![KeyValue::new(
+                VERSION_KEY.into(),
+                COLUMNS_VERSION.to_string(),
+            )]))
             .build();
         let mut writer = ArrowWriter::try_new(file, rows::schema(), Some(properties))?;
         for batch in batches {
@@ -246,6 +259,27 @@ impl Named {
 fn read(path: &Path) -> io::Result<Box<dyn Iterator<Item = io::Result<RecordBatch>>>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?.build()?;
     Ok(Box::new(reader.map(|batch| batch.map_err(io::Error::other))))
+}
+
+/// Refuses a file that a later program has written.
+fn check_version(path: &Path) -> io::Result<()> {
+    let Ok(reader) = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?) else {
+        // It is damaged, which is for whoever reads it to tell.
+        return Ok(());
+    };
+    let pairs = reader.metadata().file_metadata().key_value_metadata();
+    let told = pairs.into_iter().flatten().find(|pair| pair.key == VERSION_KEY);
+    let version = told.map_or(Some(1), |pair| pair.value.as_deref()?.parse::<u32>().ok());
+    match version {
+        Some(1..=COLUMNS_VERSION) => Ok(()),
+        other => Err(io::Error::other(format!(
+            "{} was written by a later version of Dovetail (its columns are of version {}, this program knows {} at \
+             most). Start that version, or give another --state-dir",
+            path.display(),
+            other.map_or("unknown".into(), |version| version.to_string()),
+            COLUMNS_VERSION,
+        ))),
+    }
 }
 
 fn today() -> String {

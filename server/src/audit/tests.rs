@@ -6,6 +6,10 @@ use std::path::Path;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use dovetail_engine::{Session, SessionOptions};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
 use tempfile::TempDir;
 
 use super::files::SMALL_FILES_MAX;
@@ -145,6 +149,37 @@ fn old_files_go() {
     let again = session(folder.path());
     again.execute("SELECT 2").unwrap();
     assert_eq!(told(&again), [pair("SELECT 2", "succeeded")]);
+}
+
+#[test]
+fn files_of_a_later_version_are_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    session(folder.path()).execute("SELECT 1").unwrap();
+    let audit = folder.path().join("audit");
+    let mut found = fs::read_dir(&audit).unwrap().map(|f| f.unwrap().path());
+    let file = found.find(|path| path.extension().is_some_and(|e| e == "parquet")).unwrap();
+    let write = |version: Option<&str>| {
+        let tell = |version: &str| vec![KeyValue::new("dovetail.audit.version".into(), version.to_owned())];
+        let properties = WriterProperties::builder().set_key_value_metadata(version.map(tell)).build();
+        let rows = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&file).unwrap()).unwrap();
+        let told = rows.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
+        let rows: Vec<_> = rows.build().unwrap().map(Result::unwrap).collect();
+        let new = fs::File::create(&file).unwrap();
+        let mut writer = ArrowWriter::try_new(new, rows[0].schema(), Some(properties)).unwrap();
+        rows.iter().for_each(|rows| writer.write(rows).unwrap());
+        writer.close().unwrap();
+        told.into_iter().find(|pair| pair.key == "dovetail.audit.version").and_then(|pair| pair.value)
+    };
+    assert_eq!(write(Some("2")).as_deref(), Some("1"), "what is written tells its version");
+    let start = || Audit::start(&StateDirectory::open(folder.path()).unwrap());
+    let refused = start().err().expect("the version is later").to_string();
+    for words in ["of version 2, this program knows 1 at most", "--state-dir", &*file.to_string_lossy()] {
+        assert!(refused.contains(words), "{refused}");
+    }
+    assert!(file.exists());
+    // Those that tell nothing are of the first.
+    write(None);
+    assert_eq!(told(&session(folder.path())), [pair("SELECT 1", "succeeded")]);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dovetail_engine::LimitScope;
+use dovetail_engine::memory::Governor;
 use dovetail_engine::query::placed::{Placement, Report, Value};
 use dovetail_engine::scheduler::events::{Attempt, OutputId};
 use dovetail_planner::graph::{StageId, TaskId};
@@ -56,6 +58,24 @@ impl From<&Report> for control::Report {
     }
 }
 
+impl control::MemoryPart {
+    /// The least of the limits that bound a query here, if it has another than all queries together.
+    pub fn of(memory: &Governor) -> Option<control::MemoryPart> {
+        let is_of_user = match memory.scope() {
+            LimitScope::Process => return None,
+            LimitScope::User => true,
+            LimitScope::Session => false,
+        };
+        Some(control::MemoryPart { limit_bytes: memory.limit_bytes() as u64, is_of_user })
+    }
+
+    /// The same part of this process's memory.
+    pub fn child_of(&self, memory: &Governor) -> Governor {
+        let scope = if self.is_of_user { LimitScope::User } else { LimitScope::Session };
+        memory.child(scope, self.limit_bytes)
+    }
+}
+
 /// A graph, or stages of one, as bytes. However deep its expressions are.
 pub fn encode_plan<T: Serialize>(plan: &T) -> Bytes {
     let mut json = vec![];
@@ -104,6 +124,17 @@ mod tests {
     use dovetail_planner::expr::Literal;
 
     use super::*;
+
+    #[test]
+    fn a_part_of_the_memory_survives() {
+        let process = Governor::unlimited();
+        assert_eq!(control::MemoryPart::of(&process), None);
+        for scope in [LimitScope::User, LimitScope::Session] {
+            let part = control::MemoryPart::of(&process.child(scope, 1000)).unwrap();
+            let there = part.child_of(&Governor::unlimited());
+            assert_eq!((there.scope(), there.limit_bytes()), (scope, 1000));
+        }
+    }
 
     #[test]
     fn reports_survive() {

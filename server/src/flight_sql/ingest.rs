@@ -23,12 +23,12 @@ impl Statements {
     ) -> Result<u64, Status> {
         let options = options(command)?;
         let session = if options.temporary {
-            self.caller.own_session()?
+            self.noted(self.caller.own_session(), "")?
         } else {
             self.may(Effect::Database, "")?;
             self.caller.session()?
         };
-        let _running = self.operations.start(&self.client.name, &session)?;
+        let _running = self.noted(self.operations.start(&self.client.name, &session), "")?;
         let mut rows = PutRows::behind_command(request, session.reserve_for_rows()).await;
         let mut next = rows.next().await?;
         let Some(schema) = rows.schema().cloned() else {

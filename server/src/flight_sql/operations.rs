@@ -17,6 +17,12 @@ use tonic::Status;
 use super::refusals::over_limit;
 use crate::cluster::{DurableResults, Recovered};
 
+/// What the audit calls it if nobody fetches a result in time.
+const EXPIRED: &str = "expired";
+
+/// Between two looks for results that nobody has fetched; less if they are kept for less.
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(30);
+
 /// What clients can make the server keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -38,6 +44,10 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// How long one is kept that nobody uses.
     pub session_idle: Duration,
+    /// Memory, in bytes, that the statements of a user may hold, of all of the user's sessions together;
+    pub memory_per_user: Option<u64>,
+    /// and those of a session, or of a call without one.
+    pub memory_per_session: Option<u64>,
 }
 
 impl Default for Limits {
@@ -52,6 +62,8 @@ impl Default for Limits {
             sessions: 1000,
             sessions_per_user: 250,
             session_idle: Duration::from_secs(1800),
+            memory_per_user: None,
+            memory_per_session: None,
         }
     }
 }
@@ -77,6 +89,8 @@ pub struct Operations {
 #[derive(Default)]
 struct All {
     unfetched: HashMap<Bytes, (Instant, Promise)>,
+    /// Somebody looks for old ones now and then.
+    is_watched: bool,
     running: HashMap<Bytes, Started>,
 }
 
@@ -103,8 +117,8 @@ impl Operations {
 
     /// Keeps a promise to somebody until it is redeemed or has become old.
     pub fn promise(&self, promise: Promise, owner: &str) -> Result<Bytes, Status> {
+        self.expire();
         let mut all = self.all.lock();
-        all.unfetched.retain(|_, (since, _)| since.elapsed() < self.limits.unfetched_age);
         if all.unfetched.len() >= self.limits.unfetched {
             let message = format!(
                 "{} results wait to be fetched, and the server keeps no more; fetch or cancel some, or try again later",
@@ -119,23 +133,67 @@ impl Operations {
 
     /// Redeems a promise, whose statement counts as the user's from now on.
     pub fn redeem(&self, handle: &Bytes, user: &Arc<str>) -> Result<(Promise, Running), Status> {
+        self.expire();
         let mut all = self.all.lock();
         // First, so that who is told to try again later can.
         self.check_room(&all, user)?;
-        let Some((since, promise)) = all.unfetched.remove(handle) else {
+        let Some((_, promise)) = all.unfetched.remove(handle) else {
             let recovered = self.recovered(handle)?;
             let running = self.enter(&mut all, handle.clone(), user, None);
             return Ok((Promise::Recovered(Box::new(recovered)), running));
         };
-        if since.elapsed() >= self.limits.unfetched_age {
-            return Err(unknown());
-        }
         let session = match &promise {
             Promise::Query(_, session) => Some(session.clone()),
             Promise::Done | Promise::Recovered(_) => None,
         };
         let running = self.enter(&mut all, handle.clone(), user, session);
         Ok((promise, running))
+    }
+
+    /// The statement of a result that was promised and not fetched.
+    pub fn promised_sql(&self, handle: &Bytes) -> Option<String> {
+        match self.all.lock().unfetched.get(handle)? {
+            (_, Promise::Query(statement, _)) => Some(statement.text().to_owned()),
+            (_, Promise::Done | Promise::Recovered(_)) => None,
+        }
+    }
+
+    /// Forgets what was not fetched in time, now and from time to time, until there is nothing.
+    pub fn watch(&self) {
+        if !std::mem::replace(&mut self.all.lock().is_watched, true) {
+            tokio::spawn(self.clone().expire_now_and_then());
+        }
+    }
+
+    async fn expire_now_and_then(self) {
+        let interval = (self.limits.unfetched_age / 4).clamp(Duration::from_millis(10), SWEEP_INTERVAL_MAX);
+        loop {
+            tokio::time::sleep(interval).await;
+            self.expire();
+            let mut all = self.all.lock();
+            if all.unfetched.is_empty() {
+                all.is_watched = false;
+                return;
+            }
+        }
+    }
+
+    /// Forgets what was not fetched in time. The audit has queries that did not run because of that.
+    fn expire(&self) {
+        let age = self.limits.unfetched_age;
+        let is_old = |_: &Bytes, (since, _): &mut (Instant, Promise)| since.elapsed() >= age;
+        let expired: Vec<(Bytes, (Instant, Promise))> =
+            self.all.lock().unfetched.extract_if(is_old).collect();
+        for (handle, (_, promise)) in expired {
+            if let Promise::Query(statement, session) = promise {
+                let owner = String::from_utf8_lossy(&handle[HANDLE_RANDOM_BYTES..]);
+                let message = format!(
+                    "the query has not run: nobody fetched its result within {} s",
+                    age.as_secs_f64().ceil()
+                );
+                session.note_refusal(&owner, statement.text(), EXPIRED, &message);
+            }
+        }
     }
 
     /// Whether results can be had from the process after this one.

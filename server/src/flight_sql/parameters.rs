@@ -101,7 +101,7 @@ impl Statements {
             Some(bound) if is_query => self.promise(sql, bound.of_query()?).await,
             Some(bound) => {
                 // Before the command, so that it is not carried out and then refused.
-                let handle = self.operations.promise(Promise::Done, &self.client.name)?;
+                let handle = self.keep(Promise::Done, &sql)?;
                 match self.update_bound(sql, Some(bound)).await {
                     Ok(rows) => {
                         let message = format!("changed {rows} rows");
@@ -127,10 +127,10 @@ impl Statements {
         self.may(effect, &sql)?;
         self.may_see(reads_audit, &sql)?;
         let session = match effect {
-            Effect::Session => self.caller.own_session()?,
+            Effect::Session => self.noted(self.caller.own_session(), &sql)?,
             Effect::Nothing | Effect::Database => self.caller.session()?,
         };
-        let running = self.operations.start(&self.client.name, &session)?;
+        let running = self.noted(self.operations.start(&self.client.name, &session), &sql)?;
         let cancellation = running.cancellation.clone();
         cancellation.for_user(&self.client.name);
         blocking(move || session.run_each(&sql, bound.values(), &cancellation)).await

@@ -118,7 +118,7 @@ fn progress(cancellation: &Cancellation) -> f64 {
 impl Statements {
     /// Begins to run a query that was promised, for those who poll.
     pub fn begin(&self, handle: &Bytes, info: FlightInfo) -> Result<(), Status> {
-        let (promise, running) = self.operations.redeem(handle, &self.client.name)?;
+        let (promise, running) = self.redeem_promise(handle)?;
         let Promise::Query(statement, session) = promise else {
             return Err(Status::internal("internal error: what is polled is no query; please report it"));
         };

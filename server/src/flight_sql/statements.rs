@@ -26,6 +26,8 @@ use crate::security::users::{Identity, Role};
 
 /// What the audit calls it if somebody may not do something.
 const DENIED: &str = "denied";
+/// And if there is no session or no room for it, for this user or for all together.
+const REFUSED: &str = "refused";
 
 /// Runs statements of a client.
 #[derive(Clone)]
@@ -67,13 +69,14 @@ impl Statements {
         let (statement, session) = self.prepare(sql, values).await?;
         if statement.is_query {
             let schema = wire_schema(&statement.schema);
+            let sql = statement.text().to_owned();
             let promise = Promise::Query(Box::new(statement), session);
-            let handle = self.operations.promise(promise, &self.client.name)?;
+            let handle = self.keep(promise, &sql)?;
             return Ok(Promised { handle, schema, command: None });
         }
         self.may(statement.effect, statement.text())?;
         // Before the command, so that it is not carried out and then refused.
-        let handle = self.operations.promise(Promise::Done, &self.client.name)?;
+        let handle = self.keep(Promise::Done, statement.text())?;
         match self.carry_out(statement, session).await {
             Ok(done) => Ok(Promised { handle, schema: Arc::new(Schema::empty()), command: Some(done) }),
             Err(e) => {
@@ -111,7 +114,7 @@ impl Statements {
             let schema = wire_schema(&result.schema);
             return Ok(stream_of(result, schema, running));
         }
-        let (promise, running) = self.operations.redeem(handle, &self.client.name)?;
+        let (promise, running) = self.redeem_promise(handle)?;
         match promise {
             Promise::Done => Ok(stream_of_batches(Arc::new(Schema::empty()), vec![])),
             Promise::Query(statement, session) if may_come_back => {
@@ -139,7 +142,7 @@ impl Statements {
 
     async fn carry_out(&self, statement: Statement, session: Arc<Session>) -> Result<Done, Status> {
         self.may(statement.effect, statement.text())?;
-        let running = self.operations.start(&self.client.name, &session)?;
+        let running = self.noted(self.operations.start(&self.client.name, &session), statement.text())?;
         let result = self.run(statement, session, &running.cancellation).await?;
         let StatementKind::Command { message } = result.kind.clone() else {
             return Err(Status::internal("internal error: a command had rows; please report it"));
@@ -156,7 +159,7 @@ impl Statements {
         if statement.effect != Effect::Session {
             return Ok((statement, session));
         }
-        let own = self.caller.own_session()?;
+        let own = self.noted(self.caller.own_session(), statement.text())?;
         if Arc::ptr_eq(&own, &session) {
             return Ok((statement, session));
         }
@@ -169,9 +172,31 @@ impl Statements {
             .await
     }
 
+    /// Keeps a statement's result for the client.
+    pub fn keep(&self, promise: Promise, sql: &str) -> Result<Bytes, Status> {
+        let handle = self.noted(self.operations.promise(promise, &self.client.name), sql)?;
+        self.operations.watch();
+        Ok(handle)
+    }
+
+    /// What a handle stands for, to be run.
+    pub fn redeem_promise(&self, handle: &Bytes) -> Result<(Promise, Running), Status> {
+        self.operations.redeem(handle, &self.client.name).inspect_err(|refused| {
+            // It is still there if there are too many statements.
+            if let Some(sql) = self.operations.promised_sql(handle) {
+                self.note_refusal(&sql, REFUSED, refused);
+            }
+        })
+    }
+
+    /// What is given to the client for a statement; the audit has it if it is refused.
+    pub fn noted<T>(&self, outcome: Result<T, Status>, sql: &str) -> Result<T, Status> {
+        outcome.inspect_err(|refused| self.note_refusal(sql, REFUSED, refused))
+    }
+
     /// Refuses what changes more than the client may.
     pub fn may(&self, effect: Effect, sql: &str) -> Result<(), Status> {
-        self.client.may(effect).inspect_err(|refused| self.note_refusal(sql, refused))
+        self.client.may(effect).inspect_err(|refused| self.note_refusal(sql, DENIED, refused))
     }
 
     /// Refuses to show what others have asked to whom may only read.
@@ -182,16 +207,16 @@ impl Statements {
                 let refused = Status::permission_denied(
                     "system.audit shows what others have asked: only a user of the role read-write may read it",
                 );
-                self.note_refusal(sql, &refused);
+                self.note_refusal(sql, DENIED, &refused);
                 Err(refused)
             }
             Role::ReadOnly | Role::ReadWrite => Ok(()),
         }
     }
 
-    fn note_refusal(&self, sql: &str, refused: &Status) {
+    fn note_refusal(&self, sql: &str, class: &str, refused: &Status) {
         if let Ok(session) = self.caller.session() {
-            session.note_refusal(&self.client.name, sql, DENIED, refused.message());
+            session.note_refusal(&self.client.name, sql, class, refused.message());
         }
     }
 

@@ -302,7 +302,8 @@ impl Stay<'_> {
     fn begin(&self, begin: control::Begin) -> std::result::Result<(), String> {
         let graph = messages::decode_plan(&begin.graph)?;
         let Surroundings { memory, spill, fetcher, options, .. } = &**self.surroundings;
-        let context = QueryContext::bounded(begin.operators as usize, memory.clone(), spill.query());
+        let memory = begin.memory.map_or_else(|| memory.clone(), |part| part.child_of(memory));
+        let context = QueryContext::bounded(begin.operators as usize, memory, spill.query());
         let tables = RemoteTables {
             fetcher: fetcher.clone(),
             scheduler: options.scheduler.clone(),

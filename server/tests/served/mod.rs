@@ -57,6 +57,11 @@ impl Served {
 
     /// With a state directory, and a folder that clients' tables are written to beside it.
     pub fn with_state(folder: &std::path::Path, security: Security) -> Served {
+        Served::with_state_and_limits(folder, security, Limits::default())
+    }
+
+    /// [`Self::with_state`], and limits of what clients may have.
+    pub fn with_state_and_limits(folder: &std::path::Path, security: Security, limits: Limits) -> Served {
         let warehouse = Some(folder.join("warehouse"));
         let options = SessionOptions { threads: 2, warehouse, ..SessionOptions::default() };
         let session = Arc::new(Session::new(options).unwrap());
@@ -64,7 +69,7 @@ impl Served {
         let state = StateDirectory::open(&folder.join("state")).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let start = async { SchedulerSide::start(&session, listening.security(), Recovery::On, Some(state)) };
-        let scheduler = runtime.block_on(start).unwrap();
+        let scheduler = runtime.block_on(start).unwrap().with_limits(limits);
         let routes = scheduler.routes(session.clone());
         Served::serving(session, listening, routes, (runtime, scheduler))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
-use dovetail_engine::Session;
+use dovetail_engine::{LimitScope, Session};
 use dovetail_planner::functions::add_scalar;
 use dovetail_server::cluster::Recovery;
 use dovetail_sqllogictests::cluster::Cluster;
@@ -57,24 +57,31 @@ impl ScalarUDFImpl for Panics {
 pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("a task panics", || {
-            beside_another("SELECT sum(panics(l_orderkey)) FROM lineitem", &[DEFECT, "please report"])
+            beside_another("SELECT sum(panics(l_orderkey)) FROM lineitem", None, &[DEFECT, "please report"])
         }),
         Trial::test("a task runs out of memory", || {
-            beside_another(TOO_LARGE, &["aggregation", " needs ", "32.0 MiB", "--memory-limit"])
+            beside_another(TOO_LARGE, None, &["aggregation", " needs ", "32.0 MiB", "--memory-limit"])
+        }),
+        Trial::test("a task runs out of its user's memory", || {
+            let words = ["aggregation", " needs ", "limit of a user is 8.0 MiB", "--memory-per-user"];
+            beside_another(TOO_LARGE, Some(8 << 20), &words)
         }),
     ]
 }
 
-/// The query fails and says these words; another one at the same time is answered, by the same processes.
-fn beside_another(sql: &str, words: &[&str]) -> Result<(), Failed> {
+/// The query, of a user who may hold so much, fails and says these words; another one at the same time is answered, by the same processes.
+fn beside_another(sql: &str, of_user: Option<u64>, words: &[&str]) -> Result<(), Failed> {
     let other = query(5);
     let folder = tempfile::tempdir()?;
     let session = session();
     // Without recovery a loss would fail the other query.
     let options = ["--memory-limit", LIMIT, "--temp-dir", &folder.path().to_string_lossy()];
     let mut cluster = Cluster::with_recovery(&session, WORKERS, &options, Recovery::Off)?;
+    let part = |bytes| session.governor().child(LimitScope::User, bytes);
+    let of_user =
+        of_user.map_or_else(|| session.clone(), |bytes| Arc::new(session.connect_within(part(bytes))));
     std::thread::scope(|scope| {
-        let failing = scope.spawn(|| execute(&session, sql));
+        let failing = scope.spawn(|| execute(&of_user, sql));
         let mut answers = 0;
         while answers == 0 || !failing.is_finished() {
             let answer = execute(&session, &other)?;

@@ -127,11 +127,14 @@ fn next_table(probing: &Probing, build: &mut ExchangeReader) -> Result<Option<Jo
         return Ok(None);
     }
     let table = probing.table(&mut batches, held.bytes(), memory)?;
+    let limit = &probing.task.query.memory;
     table.map(Some).ok_or_else(|| {
         EngineError::Resources(format!(
-            "a join needs {} for a block of its build side; the limit is {}. Raise --memory-limit",
+            "a join needs {} for a block of its build side; {} is {}. Raise {}",
             readable(held.bytes() as u64),
-            readable(probing.task.query.memory.limit_bytes() as u64),
+            limit.scope().name(),
+            readable(limit.limit_bytes() as u64),
+            limit.scope().flag(),
         ))
     })
 }

@@ -237,7 +237,7 @@ fn our_own_decoders_read_all_but_lists() {
         let (published, experience) = (Arc::new(Published::default()), Arc::new(Experience::of(&scan)));
         let steps = crate::scan::conjunct::Steps::compile(&scan, published, experience).unwrap();
         let scan = crate::scan::parquet_scan::ParquetScan::new(&scan, files, &catalog, steps, 0).unwrap();
-        let mut group = crate::scan::group::GroupReader::new(scan.shared(), 0, 0).unwrap();
+        let mut group = crate::scan::group::GroupReader::new(scan.shared(), 0, 0, Arc::default()).unwrap();
         for (i, field) in batch.schema().fields().iter().enumerate() {
             let theirs = matches!(group.column(i).unwrap(), crate::scan::column::Column::Reader(_));
             assert_eq!(theirs, field.name() == "list", "{} {seed}", field.name());

@@ -9,6 +9,7 @@ use crate::session::cluster::{TaskState, WorkerState};
 
 const QUERIES: &[Column] = &[
     ("query_id", "BIGINT"),
+    ("user_name", "VARCHAR"),
     ("sql", "VARCHAR"),
     ("started", "TIMESTAMP"),
     ("elapsed_ms", "BIGINT"),
@@ -42,10 +43,12 @@ const WORKERS: &[Column] = &[
 
 pub fn queries(session: &Session) -> Result<SystemTable> {
     let mut table = SystemTable::new(QUERIES);
-    for query in session.running.all() {
+    let is_seen = |user: &str| session.sees_only.as_deref().is_none_or(|only| only == user);
+    for query in session.running.all().into_iter().filter(|query| is_seen(&query.user)) {
         let metrics = &query.context.metrics;
         table.push(&[
             Value::Number(query.id),
+            Value::Text(&query.user),
             Value::Text(&query.sql),
             Value::Timestamp(query.started_micros),
             Value::Number(query.since.elapsed().as_millis() as u64),

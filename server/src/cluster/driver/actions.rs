@@ -153,7 +153,8 @@ fn tell(w: &mut Worker, number: WorkerId, id: QueryId, query: &Query, placements
         let (graph, operators) = (messages::encode_plan(&graph), query.asked.operators as u32);
         let worker = w.hello.name.clone();
         query.record(|| record::Record::Told(records::Told { worker }));
-        w.send(Message::Begin(control::Begin { query: id.0, graph, operators }));
+        let memory = control::MemoryPart::of(&query.asked.context.memory);
+        w.send(Message::Begin(control::Begin { query: id.0, graph, operators, memory }));
     }
     for (placement, holder) in placements {
         if !w.knows_place(id, placement.output) {

@@ -59,7 +59,8 @@ impl Caller {
             Found::Open(_, session) => Ok(session.clone()),
             Found::Ended => Err(ended()),
             Found::SignedIn(_) | Found::KeepsCookies | Found::Nothing => {
-                let passing = state.passing.get_or_insert_with(|| Arc::new(self.sessions.database.connect()));
+                let connect = || Arc::new(self.sessions.connect(&self.identity));
+                let passing = state.passing.get_or_insert_with(connect);
                 Ok(passing.clone())
             }
         }
@@ -91,7 +92,7 @@ impl Caller {
             Found::SignedIn(sign_in) => Key::SignIn(*sign_in),
             Found::KeepsCookies | Found::Nothing => Key::Cookie(uuid::Uuid::new_v4().simple().to_string()),
         };
-        let session = self.sessions.begin(key.clone(), &self.identity.name)?;
+        let session = self.sessions.begin(key.clone(), &self.identity)?;
         if let Key::Cookie(id) = &key {
             state.cookie = Some(id.clone());
         }

@@ -8,7 +8,8 @@
 //! A session is found by the cookie that Flight names for it, or, without one, by the bearer token that a handshake
 //! was answered with. A client that has neither is offered a cookie which says nothing ([`cookie::OFFER`]): whoever
 //! sends it back keeps cookies, and gets a session, and its cookie, with the first statement that needs one. The
-//! statements of all others run in a session that lasts for the call; what would have to last longer is refused.
+//! statements of all others run in a session that lasts for the call; what would have to last longer is refused. Each
+//! has its part of the memory ([`UserMemory`]).
 //!
 //! What always holds: a session is used by the user who began it and by nobody else; there are never more than a fixed
 //! number, in total and of one user; one that was idle for long is ended, and its token with it; a client that shows
@@ -16,6 +17,7 @@
 
 mod caller;
 mod cookie;
+mod memory;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,11 +30,12 @@ use tonic::metadata::MetadataMap;
 
 use super::operations::Limits;
 use super::refusals::over_limit;
-use crate::security::users::{Identity, Users};
+use crate::security::users::{Identity, Role, Users};
 
 pub use caller::Caller;
 use caller::Found;
 pub(crate) use cookie::{COOKIE, OFFER, SET_COOKIE, set_in, shown_with};
+use memory::UserMemory;
 
 /// Between two looks for sessions that are idle; less if they may be idle for less.
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(30);
@@ -43,6 +46,7 @@ pub struct Sessions {
     database: Arc<Session>,
     limits: Limits,
     users: Option<Arc<Users>>,
+    memory: Arc<UserMemory>,
     all: Arc<Mutex<All>>,
 }
 
@@ -71,7 +75,8 @@ struct Open {
 impl Sessions {
     /// None yet.
     pub fn new(database: Arc<Session>, limits: Limits, users: Option<Arc<Users>>) -> Sessions {
-        Sessions { database, limits, users, all: Arc::default() }
+        let memory = Arc::new(UserMemory::new(database.governor().clone(), &limits));
+        Sessions { database, limits, users, memory, all: Arc::default() }
     }
 
     /// Who makes a call, in which session.
@@ -106,7 +111,8 @@ impl Sessions {
     }
 
     /// A new session of a user.
-    fn begin(&self, key: Key, owner: &Arc<str>) -> Result<Arc<Session>, Status> {
+    fn begin(&self, key: Key, identity: &Identity) -> Result<Arc<Session>, Status> {
+        let owner = &identity.name;
         let mut all = self.all.lock();
         // Two calls of a client may begin the session of its token.
         if let Some(open) = all.open.get(&key) {
@@ -122,13 +128,22 @@ impl Sessions {
                 format!("a user may have {sessions_per_user} sessions, and has as many; close some");
             return Err(over_limit(owner, message));
         }
-        let session = Arc::new(self.database.connect());
+        let session = Arc::new(self.connect(identity));
         let open = Open { owner: owner.clone(), session: session.clone(), used: Instant::now() };
         all.open.insert(key, open);
         if !std::mem::replace(&mut all.is_watched, true) {
             tokio::spawn(end_idle_now_and_then(self.clone()));
         }
         Ok(session)
+    }
+
+    /// A session of the database, within what the user may hold of its memory and may see of others.
+    fn connect(&self, identity: &Identity) -> Session {
+        let session = self.database.connect_within(self.memory.of_session(&identity.name));
+        match identity.role {
+            Role::ReadOnly => session.seeing_only(&identity.name),
+            Role::ReadWrite => session,
+        }
     }
 
     /// Ends a session, if it is there.

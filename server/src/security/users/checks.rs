@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use tonic::Status;
 
 /// Passwords that are checked at once; each takes 19 MiB.
-const CHECKS_MAX: usize = 4;
+pub const CHECKS_MAX: usize = 4;
 /// Threads that wait for a check.
 const WAITING_MAX: usize = 64;
 /// How long each does; a check takes a small part of a second.

@@ -15,7 +15,7 @@ use argon2::PasswordHash;
 
 use super::{
     Attempts, Checks, NAME_CHARACTERS_MAX, PASSWORD_BYTES_MAX, Role, Secret, TOKEN_AGE, Tokens, User, Users,
-    hashed,
+    Verified, hashed,
 };
 use crate::error::{Result, ServerError};
 
@@ -51,6 +51,7 @@ impl Users {
             decoy: hashed(&Secret::new(uuid::Uuid::new_v4().to_string()))?,
             attempts: Attempts::new(),
             checks: Checks::default(),
+            verified: Verified::new(),
             tokens: Tokens::new(token_age),
         })
     }

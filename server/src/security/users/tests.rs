@@ -29,6 +29,31 @@ fn the_right_password_and_no_other() {
 }
 
 #[test]
+fn a_right_password_is_hashed_once_and_a_wrong_one_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = users(&folder);
+    let sign_in = |name: &str, password: &str| users.sign_in(name, &Secret::new(password));
+    sign_in("anna", "password of anna").unwrap();
+    {
+        // Nobody can have a password hashed meanwhile.
+        let _all: Vec<_> = (0..checks::CHECKS_MAX).map(|_| users.checks.begin().unwrap()).collect();
+        assert_eq!(sign_in("anna", "password of anna").unwrap().role, Role::ReadWrite);
+    }
+    sign_in("anna", "password of bert").unwrap_err();
+    for _ in 0..attempts::FAILURES_MAX {
+        sign_in("anna", "wrong").unwrap_err();
+    }
+    let right = sign_in("anna", "password of anna").unwrap_err();
+    assert!(right.message().contains("too many"), "guesses are counted whatever is known: {right}");
+    // The file as it is now, not as it was.
+    let file = folder.path().join("users");
+    add(&file, "anna", Role::ReadOnly, &Secret::new("another password")).unwrap();
+    let users = Users::read(&file).unwrap();
+    users.sign_in("anna", &Secret::new("password of anna")).unwrap_err();
+    assert_eq!(users.sign_in("anna", &Secret::new("another password")).unwrap().role, Role::ReadOnly);
+}
+
+#[test]
 fn many_wrong_passwords_end_the_trying() {
     let folder = tempfile::tempdir().unwrap();
     let users = users(&folder);

@@ -37,7 +37,7 @@ impl Tokens {
     /// A new token of a user.
     pub fn issue(&self, identity: &Identity) -> Result<String, Status> {
         let mut all = self.all.lock();
-        // Whoever comes here has waited for a hash, which takes longer than a look at all of them.
+        // Whoever comes here has shown the password of a user, and a look at all of them is short.
         all.tokens.retain(|_, (since, _)| since.elapsed() < self.age);
         let own = all.tokens.iter().filter(|(_, (_, holder))| holder.name == identity.name);
         let oldest = own.clone().min_by_key(|(_, (since, _))| *since).map(|(token, _)| token.clone());
