@@ -46,7 +46,7 @@ struct Waiting {
 /// What the workers have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
-    /// Queries.
+    /// Queries of which more is left than to bring their rows home: that may take as long as a client likes.
     pub running: usize,
     pub memory_used_bytes: u64,
     pub memory_limit_bytes: u64,

@@ -30,7 +30,8 @@ use crate::host::Host;
 /// What a process has for others.
 #[derive(Clone)]
 pub struct DataServer {
-    pub host: Arc<Host>,
+    /// The outputs of its tasks; only workers have some.
+    pub host: Option<Arc<Host>>,
     /// Tables in memory; only the scheduler has some.
     pub tables: Option<Arc<dyn MemoryTables>>,
 }
@@ -67,11 +68,12 @@ impl DataServer {
             let rows: Vec<_> = batches.collect();
             return send(0, Box::new(rows.into_iter()), encoder, sender);
         }
+        let host = self.host.as_ref().ok_or_else(|| Status::not_found("no outputs are here"))?;
         let partitions = fetch.partitions.map(|p| p.start as usize..p.end as usize);
         for (number, wanted) in fetch.outputs.iter().enumerate() {
             let task = TaskId { stage: StageId(fetch.stage), partition: wanted.partition };
             let output = OutputId { task, attempt: Attempt(wanted.attempt) };
-            let rows = self.host.read(fetch.query, output, partitions.clone()).map_err(|e| status(&e))?;
+            let rows = host.read(fetch.query, output, partitions.clone()).map_err(|e| status(&e))?;
             send(number as u32, rows, encoder, sender)?;
         }
         Ok(())
@@ -141,7 +143,7 @@ fn status(error: &EngineError) -> Status {
     }
 }
 
-/// The scheduler's tables in memory, and what has come home, behind the same port as Flight SQL.
+/// The scheduler's tables in memory, behind the same port as Flight SQL.
 #[tonic::async_trait]
 impl TicketHandler for DataServer {
     fn takes(&self, ticket: &[u8]) -> bool {

@@ -1,8 +1,8 @@
-//! The tasks of a cluster's queries that run in this process: a worker's, and the scheduler's own few.
+//! The tasks of a cluster's queries that run in this process, a worker's.
 //!
 //! ```text
-//! control messages, or the driver ─▶ Host: a PlacedRun a query ─ queue ─▶ threads ─▶ Ends: reports
-//!                                      └─ outputs stay here ─▶ data::serve
+//! control messages ─▶ Host: a PlacedRun a query ─ queue ─▶ threads ─▶ Ends: reports
+//!                       └─ outputs stay here ─▶ data::serve
 //! ```
 //!
 //! What always holds: every task that is accepted is reported once, also if it panics, unless its query was ended
@@ -75,14 +75,6 @@ impl Host {
         let run = self.runs.lock().remove(&query);
         if let Some(run) = run {
             run.cancel();
-        }
-    }
-
-    /// Drops a query whose rows may still be read, and whose caller decides when it is over.
-    pub fn forget(&self, query: u64) {
-        let run = self.runs.lock().remove(&query);
-        if let Some(run) = run {
-            run.stop_attempts();
         }
     }
 

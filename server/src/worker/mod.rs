@@ -130,7 +130,7 @@ pub async fn run(
 
 /// Hands out outputs, for as long as the process lives.
 fn serve(surroundings: &Surroundings, host: Arc<Host>, listening: Listening) {
-    let service = DataService(DataServer { host, tables: None });
+    let service = DataService(DataServer { host: Some(host), tables: None });
     let service = FlightServiceServer::new(service).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let auth = ServerAuth::new(&surroundings.security);
     let routes = Routes::new(InterceptedService::new(service, auth));

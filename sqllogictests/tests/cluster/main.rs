@@ -21,6 +21,7 @@ mod server;
 mod skew;
 mod slow;
 mod spilling;
+mod streaming;
 mod tasks;
 mod workers;
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         audit::trials(),
         slow::trials(),
         spilling::trials(),
+        streaming::trials(),
         damage::trials(),
         full_disks::trials(),
         tasks::trials(),
