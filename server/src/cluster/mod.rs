@@ -17,7 +17,8 @@
 //! this process: the next one reads their logs, waits a moment for the workers to come back and say what they hold,
 //! goes on with what is missing (`driver/restore`), and hands the rows to whoever shows the ticket (`results`). What
 //! was only in this process does not survive: tables in memory and queries over them, queries that ran here because
-//! no worker was there, tickets that were not used yet, rows that a client was fetching (they are computed again).
+//! no worker was there, tickets that were not used yet, rows that a client was fetching (it gets them again from the first
+//! on: from the workers, or computed again if they had been told that all were fetched).
 
 mod admission;
 mod driver;

@@ -5,15 +5,22 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::client::FlightSqlServiceClient;
 use dovetail_engine::memory::MemoryLimit;
 use dovetail_engine::{EngineError, ResultStream, Session, SessionOptions};
+use dovetail_server::Connector;
 use dovetail_server::cluster::Recovery;
+use dovetail_server::security::Security;
 use dovetail_sqllogictests::cluster::Cluster;
+use futures::TryStreamExt;
 use sqllogictest::harness::{Failed, Trial};
 
 use super::data;
 use super::losses::signal_to;
+use super::server::Processes;
 use super::spilling::{SPILLS, files, must_be_gone};
 
 const WORKERS: usize = 3;
@@ -48,6 +55,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("readers that do not read hold up nobody", slow_readers),
         Trial::test("a reader goes while rows flow", gone),
         Trial::test("a query is cancelled while nobody reads", cancelled),
+        Trial::test("the scheduler is killed while a client fetches", fetched_again),
     ]
 }
 
@@ -221,7 +229,46 @@ fn cancelled() -> Result<(), Failed> {
     session.cancel_handle().cancel();
     must_be_gone(folder.path())?;
     assert!(matches!(stream.next(), Some(Err(EngineError::Cancelled))));
-    assert!(stream.next().is_none());
     assert_eq!(session.memory().used_bytes, 0);
+    Ok(())
+}
+
+/// A client shows its ticket to the next process, and gets all rows from the first on, of which none is computed again.
+fn fetched_again() -> Result<(), Failed> {
+    let mut processes = Processes::start(WORKERS, true)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let url = processes.url();
+    let client = || {
+        let connector = Connector::new(Security::default());
+        let channel = connector.and_then(|connector| runtime.block_on(connector.connect(&url)));
+        channel.map(FlightSqlServiceClient::new)
+    };
+    let mut first = client()?;
+    let ticket = runtime.block_on(async {
+        let info = first.execute(LARGE.to_owned(), None).await?;
+        let ticket = info.endpoint[0].ticket.clone().unwrap_or_default();
+        let mut stream = first.do_get(ticket.clone()).await?;
+        match stream.try_next().await?.map(|b| b.num_rows()) {
+            Some(rows) if rows > 0 => Ok::<_, FlightError>(ticket),
+            other => Err(FlightError::protocol(format!("{other:?} rows"))),
+        }
+        // The stream goes on: it is not closed before the server is dead.
+        .inspect(|_| processes.kill_server())
+    })?;
+    let computed: usize = processes.ended().values().sum();
+    processes.start_server()?;
+    processes.wait_for("a query goes on", 1)?;
+    let mut second = client()?;
+    let rows = runtime.block_on(async {
+        let mut stream = second.do_get(ticket).await?;
+        let mut rows = Rows::default();
+        while let Some(batch) = stream.try_next().await? {
+            let views = cast(batch.column(1), &DataType::Utf8View)?;
+            rows.add(&RecordBatch::try_from_iter([("k", batch.column(0).clone()), ("c", views)])?);
+        }
+        Ok::<_, FlightError>(rows)
+    })?;
+    assert_eq!(rows, Rows::expected()?);
+    assert_eq!(processes.ended().values().sum::<usize>(), computed, "tasks have run again");
     Ok(())
 }

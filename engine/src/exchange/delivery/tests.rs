@@ -90,7 +90,7 @@ fn hand_over(delivery: &Delivery, tasks: Range<u32>, lost: Option<u32>, read: &A
     };
     let (tell, told) = channel();
     // Who has heard enough does not listen.
-    delivery.hand_over(tasks.map(output).collect(), Box::new(move |end| drop(tell.send(end).ok())));
+    delivery.hand_over(tasks.map(output).collect(), Box::new(move |end| tell.send(end).unwrap_or_default()));
     told
 }
 
