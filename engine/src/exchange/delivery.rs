@@ -17,6 +17,9 @@
 //! is lost is made again by the cluster and nobody has seen rows of it, whatever their order is then; outputs that
 //! are here are not asked for again. Before the first row has gone on, the cluster may take back all that it has
 //! handed over and begin anew ([`Delivery::take_back`]); afterwards it cannot. A reader that goes cancels its query.
+//!
+//! A reader may also leave the rows where they are ([`DeliveredRows::leave`]), for others to fetch; then the cluster
+//! says when they have.
 
 use std::sync::Arc;
 
@@ -85,6 +88,8 @@ struct State {
     version: u64,
     /// The reader has rows.
     goes_on: bool,
+    /// Others have fetched all.
+    is_fetched: bool,
     failure: Option<EngineError>,
 }
 
@@ -111,6 +116,11 @@ impl Delivery {
         state.version += 1;
         state.handed = None;
         true
+    }
+
+    /// Others have fetched all that the reader has left where it is.
+    pub fn fetched(self) {
+        self.0.state.lock().is_fetched = true;
     }
 
     /// The query has failed.
@@ -143,6 +153,28 @@ impl DeliveredRows {
     pub fn wait_for_all(mut self) -> Result<KeptReader> {
         self.wait_for(u64::MAX)?;
         Ok(std::mem::replace(&mut self.here, nothing()))
+    }
+
+    /// Waits until all rows are computed, and leaves them where they are; which outputs these are, in the order of the
+    /// tasks. There is nothing to be read here. They stay until others have fetched them or this is dropped.
+    pub fn leave(&mut self) -> Result<Vec<Arc<dyn HeldOutput>>> {
+        loop {
+            let handed = self.wait_for_outputs()?;
+            let mut state = self.shared.state.lock();
+            if state.version == self.version {
+                state.goes_on = true;
+                return Ok(handed.outputs);
+            }
+        }
+    }
+
+    /// How it has ended with rows that were left, if it has.
+    pub fn left(&mut self) -> Option<Result<()>> {
+        let mut state = self.shared.state.lock();
+        let end = if state.is_fetched { Ok(()) } else { Err(state.failure.take()?) };
+        drop(state);
+        self.is_over = true;
+        Some(end)
     }
 
     fn wait_for(&mut self, bytes: u64) -> Result<()> {

@@ -42,6 +42,8 @@ pub struct ClusterQuery {
     pub operators: usize,
     /// Whose result it is, if somebody could ask for it again after this process has ended.
     pub durable: Option<DurableResult>,
+    /// What clients show to workers that may fetch its rows there; nobody guesses it.
+    pub capability: Option<Vec<u8>>,
 }
 
 /// What it takes to hand out a query's rows later.
@@ -85,7 +87,10 @@ impl Session {
         let running = self.running.enter(durable.sql.clone(), context.clone()).with_reading(reading);
         let (schema, audited) = (durable.schema.clone(), Audited::new(entry));
         let resumed = Resumed { schema, context: context.clone(), running, audited };
-        Ok((ClusterQuery { graph, result, context, operators, durable: Some(durable) }, resumed))
+        Ok((
+            ClusterQuery { graph, result, context, operators, durable: Some(durable), capability: None },
+            resumed,
+        ))
     }
 }
 

@@ -18,7 +18,7 @@ use super::{Cancellation, SchedulerKind, Session, system};
 use crate::audit::mask;
 use crate::batch::Batch;
 use crate::error::{EngineError, Result};
-use crate::exchange::{DeliveredRows, KeptReader, ResultFlow};
+use crate::exchange::{KeptReader, ResultFlow};
 use crate::memory::SpillPolicy;
 use crate::operators::join::PARTITIONS;
 use crate::query::{QueryRun, WorkTables};
@@ -37,7 +37,7 @@ pub struct Planned {
     pub query: Query,
     pub lowered: Lowered,
     /// Who runs it; none is the session itself.
-    cluster: Option<Arc<dyn Cluster>>,
+    pub(super) cluster: Option<Arc<dyn Cluster>>,
 }
 
 /// What a query run left: its rows, and the counters of its operators. Can be cancelled until it is dropped.
@@ -100,13 +100,13 @@ impl Drop for Flowing {
 }
 
 /// Tasks of queries whose readers may be slow, counted; the way home from a cluster is one.
-struct Counted {
+pub struct Counted {
     all: Arc<AtomicUsize>,
     tasks: usize,
 }
 
 impl Counted {
-    fn enter(all: &Arc<AtomicUsize>, tasks: usize) -> Option<Counted> {
+    pub(super) fn enter(all: &Arc<AtomicUsize>, tasks: usize) -> Option<Counted> {
         let room = |now: usize| (now + tasks <= FLOWING_TASKS_MAX).then_some(now + tasks);
         all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
         Some(Counted { all: all.clone(), tasks })
@@ -139,7 +139,7 @@ impl Session {
             && let Some(counted) = Counted::enter(&self.flowing, 1)
         {
             let (context, running) = self.begin(planned, cancellation);
-            let mut rows = self.run_on(&**cluster, planned, handle, context.clone(), cancellation)?;
+            let mut rows = cluster.run(self.for_cluster(planned, handle, context.clone(), cancellation))?;
             rows.wait()?;
             let ran = Ran::new(schema.clone(), rows, context, running);
             return Ok(Box::new(Ran { _counted: Some(counted), ..ran }));
@@ -187,7 +187,7 @@ impl Session {
         let Lowered { graph, result, schema } = &planned.lowered;
         let (context, running) = self.begin(planned, cancellation);
         if let Some(cluster) = &planned.cluster {
-            let rows = self.run_on(&**cluster, planned, handle, context.clone(), cancellation)?;
+            let rows = cluster.run(self.for_cluster(planned, handle, context.clone(), cancellation))?;
             return Ok(Ran::new(schema.clone(), rows.wait_for_all()?, context, running));
         }
         let run =
@@ -201,16 +201,16 @@ impl Session {
         Ok(Ran::new(schema.clone(), rows, context, running))
     }
 
-    fn run_on(
+    /// A planned query as a cluster is given it.
+    pub(super) fn for_cluster(
         &self,
-        cluster: &dyn Cluster,
         planned: &Planned,
         handle: Option<Vec<u8>>,
         context: Arc<QueryContext>,
         cancellation: &Cancellation,
-    ) -> Result<DeliveredRows> {
+    ) -> ClusterQuery {
         let Lowered { graph, result, schema } = &planned.lowered;
-        cluster.run(ClusterQuery {
+        ClusterQuery {
             graph: graph.clone(),
             result: *result,
             context,
@@ -221,7 +221,8 @@ impl Session {
                 sql: mask(&cancellation.sql()).into(),
                 user: cancellation.user(),
             }),
-        })
+            capability: None,
+        }
     }
 
     /// The surroundings of a query with so many operators.

@@ -17,8 +17,12 @@ use crate::task::Deadline;
 const PARTITIONS_MAX: usize = 1024;
 
 /// All of them, as statements name them; those that can be changed.
-const CHANGEABLE: [&str; 3] = ["max_result_rows", "partitions", "statement_timeout"];
+const CHANGEABLE: [&str; 4] = ["max_result_rows", "partitions", "result_endpoints", "statement_timeout"];
 const GIVEN: [&str; 3] = ["memory_limit", "scheduler", "threads"];
+
+/// Where clients fetch results.
+const SERVER: &str = "server";
+const WORKERS: &str = "workers";
 
 /// Units of a time, the longest first.
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1)];
@@ -34,6 +38,8 @@ struct Set {
     statement_timeout: Option<Duration>,
     /// None: what the options say.
     max_result_rows: Option<u64>,
+    /// Clients fetch rows from the workers that have them, where there are any.
+    endpoints_are_workers: bool,
 }
 
 impl Session {
@@ -56,6 +62,7 @@ impl Session {
             "partitions" => set.write().partitions = Some(partitions(value)?),
             "statement_timeout" => set.write().statement_timeout = timeout(value)?,
             "max_result_rows" => set.write().max_result_rows = rows(value, &self.options)?,
+            "result_endpoints" => set.write().endpoints_are_workers = endpoints_are_workers(value)?,
             _ => return Err(cannot_change(name)),
         }
         Ok(())
@@ -68,6 +75,7 @@ impl Session {
             "partitions" => set.partitions = None,
             "statement_timeout" => set.statement_timeout = None,
             "max_result_rows" => set.max_result_rows = None,
+            "result_endpoints" => set.endpoints_are_workers = false,
             "all" => *set = Set::default(),
             _ => return Err(cannot_change(name)),
         }
@@ -75,13 +83,14 @@ impl Session {
     }
 
     /// All settings, by name, as they are for the session's next statement.
-    pub fn settings(&self) -> [(&'static str, String); 6] {
+    pub fn settings(&self) -> [(&'static str, String); 7] {
         let set = *self.settings.0.read();
         let partitions = set.partitions.or(self.options.partitions);
         [
             ("max_result_rows", self.max_result_rows().unwrap_or(0).to_string()),
             ("memory_limit", readable(self.memory.limit_bytes() as u64)),
             ("partitions", partitions.map_or("automatic".into(), |n| n.to_string())),
+            ("result_endpoints", if set.endpoints_are_workers { WORKERS } else { SERVER }.into()),
             ("scheduler", format!("{:?}", self.options.scheduler).to_lowercase()),
             ("statement_timeout", set.statement_timeout.map_or("0".into(), time_text)),
             ("threads", self.options.threads.to_string()),
@@ -112,18 +121,35 @@ impl Session {
             let batch = batch?;
             seen += batch.num_rows() as u64;
             match seen > max {
-                true => Err(EngineError::Resources(format!(
-                    "the result has more than {max} rows, the most that max_result_rows allows; add LIMIT or a filter"
-                ))),
+                true => Err(too_many(max)),
                 false => Ok(batch),
             }
         });
         ResultStream { schema, kind, batches: Box::new(UntilError { batches, is_over: false }) }
     }
 
+    /// Whether clients fetch results from the workers that have them.
+    pub(super) fn result_endpoints_are_workers(&self) -> bool {
+        self.settings.0.read().endpoints_are_workers
+    }
+
+    /// Refuses a result of more rows than the session may get.
+    pub(super) fn check_rows(&self, rows: u64) -> Result<()> {
+        match self.max_result_rows() {
+            Some(max) if rows > max => Err(too_many(max)),
+            _ => Ok(()),
+        }
+    }
+
     fn max_result_rows(&self) -> Option<u64> {
         self.settings.0.read().max_result_rows.or(self.options.max_result_rows)
     }
+}
+
+fn too_many(max: u64) -> EngineError {
+    EngineError::Resources(format!(
+        "the result has more than {max} rows, the most that max_result_rows allows; add LIMIT or a filter"
+    ))
 }
 
 /// Batches, and nothing behind an error.
@@ -165,6 +191,16 @@ fn partitions(value: &str) -> Result<usize> {
     number.ok_or_else(|| {
         EngineError::execution(format!("partitions is a number from 1 to {PARTITIONS_MAX}, not '{value}'"))
     })
+}
+
+fn endpoints_are_workers(value: &str) -> Result<bool> {
+    match value.to_lowercase().as_str() {
+        SERVER => Ok(false),
+        WORKERS => Ok(true),
+        _ => Err(EngineError::execution(format!(
+            "result_endpoints is '{SERVER}' or '{WORKERS}', which hand results out themselves, not '{value}'"
+        ))),
+    }
 }
 
 /// None: as long as it takes.

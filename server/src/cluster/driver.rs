@@ -331,6 +331,10 @@ impl Driver {
                 self.count_slots();
                 self.tell(Event::WorkerLeaving { worker });
             }
+            worker_message::Message::Fetched(fetched) => match fetched.output {
+                Some(output) => self.fetched(QueryId(output.query), output.id()),
+                None => self.cut(worker, "the fetching of nothing"),
+            },
             worker_message::Message::Finished(finished) => {
                 let report = finished.report.unwrap_or_default();
                 let counts: Vec<OperatorCounts> =
@@ -452,6 +456,7 @@ impl Driver {
         for query in cancelled {
             self.tell(Event::QueryCancelled { query });
         }
+        self.give_up_lost_results();
         let stuck: Vec<WorkerId> =
             self.workers.iter().filter(|(_, w)| w.is_stuck()).map(|(id, _)| *id).collect();
         stuck.into_iter().for_each(|worker| self.cut(worker, "it does not take its messages"));
@@ -463,8 +468,9 @@ impl Driver {
         self.forget(id);
         if let Some(query) = self.queries.remove(&id) {
             tracing::info!(query = id.0, is_ok = end.is_ok(), "query ends");
-            if let Err(error) = end {
-                query.delivery.fail(error);
+            match end {
+                Ok(()) => query.delivery.fetched(),
+                Err(error) => query.delivery.fail(error),
             }
         }
     }

@@ -31,6 +31,8 @@ pub struct Query {
     pub delivery: Delivery,
     /// The attempt to bring the rows home that runs: nothing else is left to do.
     pub at_home: Option<OutputId>,
+    /// Of a result that clients fetch from the workers, what they have not fetched.
+    pub unfetched: HashSet<OutputId>,
     /// Times that it was begun anew, because something was lost that cannot be made again as it was.
     pub restarts: u32,
     /// As they are now.
@@ -67,6 +69,7 @@ impl Query {
             asked,
             delivery,
             at_home: None,
+            unfetched: HashSet::new(),
             restarts,
             reports: HashMap::new(),
             decided: HashMap::new(),

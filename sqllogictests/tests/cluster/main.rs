@@ -9,6 +9,7 @@ mod audit;
 mod crowd;
 mod damage;
 mod data;
+mod endpoints;
 mod full_disks;
 mod garbage;
 mod links;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         slow::trials(),
         spilling::trials(),
         streaming::trials(),
+        endpoints::trials(),
         damage::trials(),
         full_disks::trials(),
         tasks::trials(),

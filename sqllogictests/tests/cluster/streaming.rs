@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
+use arrow::error::ArrowError;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use dovetail_engine::memory::MemoryLimit;
@@ -29,7 +30,7 @@ const WORKERS: usize = 3;
 const PART: i64 = 10_000_000;
 
 /// Some 70 MB in the order of three parts, from 18 tasks.
-const LARGE: &str = "\
+pub const LARGE: &str = "\
     SELECT 10000000 + l_orderkey * 8 + l_linenumber AS k, l_comment FROM lineitem UNION ALL \
     SELECT 20000000 + l_orderkey * 8 + l_linenumber, l_comment FROM lineitem UNION ALL \
     SELECT 30000000 + l_orderkey * 8 + l_linenumber, l_comment FROM lineitem";
@@ -77,13 +78,13 @@ fn begin(session: &Session, sql: &str) -> Result<(RecordBatch, ResultStream), St
 
 /// Rows of [`LARGE`] whatever their order, by their number and the sum of their hashes.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Rows {
-    rows: usize,
+pub struct Rows {
+    pub rows: usize,
     hashes: u64,
 }
 
 impl Rows {
-    fn add(&mut self, batch: &RecordBatch) {
+    pub fn add(&mut self, batch: &RecordBatch) {
         let keys = batch.column(0).as_primitive::<Int64Type>();
         for row in keys.values().iter().zip(batch.column(1).as_string_view()) {
             let mut hasher = DefaultHasher::new();
@@ -93,8 +94,15 @@ impl Rows {
         self.rows += batch.num_rows();
     }
 
+    /// [`Self::add`] of rows as clients get them.
+    pub fn add_plain(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
+        let views = cast(batch.column(1), &DataType::Utf8View)?;
+        self.add(&RecordBatch::try_from_iter([("k", batch.column(0).clone()), ("c", views)])?);
+        Ok(())
+    }
+
     /// What a single process answers.
-    fn expected() -> Result<Rows, String> {
+    pub fn expected() -> Result<Rows, String> {
         let mut rows = Rows::default();
         let session = data::session();
         for batch in session.stream(LARGE).map_err(|e| e.to_string())? {
@@ -263,8 +271,7 @@ fn fetched_again() -> Result<(), Failed> {
         let mut stream = second.do_get(ticket).await?;
         let mut rows = Rows::default();
         while let Some(batch) = stream.try_next().await? {
-            let views = cast(batch.column(1), &DataType::Utf8View)?;
-            rows.add(&RecordBatch::try_from_iter([("k", batch.column(0).clone()), ("c", views)])?);
+            rows.add_plain(&batch)?;
         }
         Ok::<_, FlightError>(rows)
     })?;

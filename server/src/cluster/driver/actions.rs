@@ -125,7 +125,8 @@ fn tell(w: &mut Worker, number: WorkerId, id: QueryId, query: &Query, placements
         let (graph, operators) = (messages::encode_plan(&graph), query.asked.operators as u32);
         let worker = w.hello.name.clone();
         query.record(|| record::Record::Told(records::Told { worker }));
-        w.send(Message::Begin(control::Begin { query: id.0, graph, operators }));
+        let capability = query.asked.capability.clone().unwrap_or_default().into();
+        w.send(Message::Begin(control::Begin { query: id.0, graph, operators, capability }));
     }
     for (placement, holder) in placements {
         if !w.knows_place(id, placement.output) {

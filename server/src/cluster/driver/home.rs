@@ -27,6 +27,9 @@ impl Driver {
         query.at_home = Some(output);
         match outputs {
             Ok(outputs) => {
+                if query.asked.capability.is_some() {
+                    query.unfetched = outputs.iter().flat_map(|output| output.outputs()).collect();
+                }
                 let inputs = self.inputs.clone();
                 let on_end = move |rows| {
                     // When the driver has ended, so has the query.
@@ -86,6 +89,35 @@ impl Driver {
                 self.tell(Event::TaskFinished { query: id, output, worker: HOME });
             }
             Err(error) => self.failed(id, output, HOME, failure_of(&error), error),
+        }
+    }
+
+    /// A client has fetched an output from the worker that has it.
+    pub fn fetched(&mut self, id: QueryId, output: OutputId) {
+        let Some(query) = self.queries.get_mut(&id) else { return };
+        if query.unfetched.remove(&output)
+            && query.unfetched.is_empty()
+            && let Some(at_home) = query.at_home
+        {
+            self.brought(id, at_home, Ok(0));
+        }
+    }
+
+    /// Stops queries whose clients have tickets for outputs that are lost: whatever takes their place, nobody has a
+    /// ticket for it.
+    pub fn give_up_lost_results(&mut self) {
+        let is_lost = |id: QueryId, output: &OutputId| {
+            self.scheduler.output(id, output.task).is_none_or(|(attempt, _)| attempt != output.attempt)
+        };
+        let queries = self.queries.iter().filter(|(id, q)| q.unfetched.iter().any(|o| is_lost(**id, o)));
+        for id in queries.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if let Some(query) = self.queries.get_mut(&id) {
+                query.unfetched.clear();
+                let message = "a worker that held rows of the result is lost; run the query again, with result_endpoints = \
+                               'server' if that happens often: then lost rows are made again";
+                query.failure.get_or_insert(EngineError::Resources(message.into()));
+            }
+            self.tell(Event::QueryCancelled { query: id });
         }
     }
 
