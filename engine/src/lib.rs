@@ -27,7 +27,7 @@ pub use dovetail_shuffle::store::SpillDirectory;
 pub use error::{EngineError, Result};
 pub use memory::{LimitScope, MemoryLimit, MemoryUse, SpillPolicy};
 pub use session::{
-    CancelHandle, Cancellation, Description, Effect, IfExists, Ingest, IngestOptions, Progress, QueryResult,
-    ResultStream, SchedulerKind, Session, SessionOptions, Statement, StatementKind, TableInfo, ValueRows,
-    Values,
+    CancelHandle, Cancellation, Description, Effect, Elsewhere, IfExists, Ingest, IngestOptions, OutputPlace,
+    Progress, QueryResult, ResultStream, SchedulerKind, Session, SessionOptions, Statement, StatementKind,
+    TableInfo, ValueRows, Values,
 };

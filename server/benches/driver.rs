@@ -66,25 +66,25 @@ fn measure() -> Result<()> {
     }
     println!("{:<12}{:>10}{:>24}{:>24}{:>12}", "", "tasks", "driver us/task", "process us/task", "seconds");
     for name in ["first", "second", "third"] {
-        run(name, &session, &*scheduler.cluster())?;
+        run(name, &*scheduler.cluster())?;
     }
     Ok(())
 }
 
-fn run(name: &str, session: &Session, cluster: &dyn Cluster) -> Result<()> {
+fn run(name: &str, cluster: &dyn Cluster) -> Result<()> {
     let graph = chain();
     let tasks = graph.task_count();
     let context = QueryContext::bounded(1, Governor::unlimited(), SpillSpace::default().query());
     let query = ClusterQuery {
         graph,
         result: StageId(STAGES),
-        catalog: session.catalog(),
         context: Arc::new(context),
         operators: 1,
         durable: None,
+        capability: None,
     };
     let (start, before) = (Instant::now(), CpuTimes::now()?);
-    cluster.run(query)?;
+    cluster.run(query)?.wait_for_all()?;
     let (seconds, after) = (start.elapsed().as_secs_f64(), CpuTimes::now()?);
     let a_task = |ns: u64| ns as f64 / 1e3 / tasks as f64;
     println!(

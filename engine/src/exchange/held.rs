@@ -31,6 +31,11 @@ pub trait HeldOutput: Send + Sync {
     /// About the bytes of all partitions, as they are encoded.
     fn bytes(&self) -> u64;
 
+    /// The address of the process that holds them, and the number of their query there; none is this process.
+    fn place(&self) -> Option<(&str, u64)> {
+        None
+    }
+
     /// The rows of some partitions, in the order in which they were written if there is only one.
     fn read(&self, partitions: Range<usize>) -> Result<RowsReader>;
 }
@@ -116,6 +121,10 @@ impl HeldOutput for RemoteOutputs {
 
     fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn place(&self) -> Option<(&str, u64)> {
+        Some((&self.place, self.query))
     }
 
     fn read(&self, partitions: Range<usize>) -> Result<RowsReader> {

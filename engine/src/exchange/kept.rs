@@ -167,6 +167,7 @@ impl From<Arc<KeptRows>> for KeptInput {
 }
 
 /// Reads the rows of several tasks, one task after the other.
+#[derive(Default)]
 pub struct KeptReader {
     outputs: VecDeque<KeptInput>,
     /// The first output, if it may be read again, being read.
@@ -185,22 +186,18 @@ pub struct KeptReader {
 impl KeptReader {
     /// The only reader of the rows.
     pub fn taking(outputs: Vec<impl Into<KeptInput>>) -> Self {
-        KeptReader {
-            outputs: outputs.into_iter().map(Into::into).collect(),
-            held: None,
-            takes: true,
-            files: 0,
-            file: None,
-            skip: 0,
-            batches: 0,
-            rows_of_memory: 0,
-            rows: 0,
-        }
+        let outputs = outputs.into_iter().map(Into::into).collect();
+        KeptReader { outputs, takes: true, ..KeptReader::default() }
     }
 
     /// One of several readers.
     pub fn sharing(outputs: Vec<impl Into<KeptInput>>) -> Self {
         KeptReader { takes: false, ..KeptReader::taking(outputs) }
+    }
+
+    /// Has rows be read behind all others.
+    pub fn add(&mut self, output: impl Into<KeptInput>) {
+        self.outputs.push_back(output.into());
     }
 
     fn read(&mut self) -> Result<Option<Rows>> {

@@ -4,6 +4,7 @@
 //! sink ─ ExchangeWriter ─▶ ExchangeOutput (parked with the governor) ─ ExchangeReader ─▶ source
 //! sink ─ KeptWriter ─────▶ KeptRows, in order (parked likewise) ────── KeptReader ─────▶ source, result
 //! sink ─ ResultFlow ──────────────────────────────────────────────────────────────────▶ result, as it is made
+//! outputs of other processes ─ Delivery ──────────────────────────── DeliveredRows ───▶ result, as it is fetched
 //! ```
 //!
 //! With enough memory a batch that is written is the batch that is read. A writer spills when the governor
@@ -18,6 +19,7 @@
 //! rows that it read with those that were written, and fails the query if they differ. Columns may come back
 //! from disk in another physical form than they had. The output's memory and files go with its last handle.
 
+mod delivery;
 mod held;
 mod kept;
 mod output;
@@ -26,6 +28,7 @@ mod reader;
 mod stream;
 mod writer;
 
+pub use delivery::{DeliveredRows, Delivery, OnEnd, delivery};
 pub use held::{Counted, FetchRequest, Fetcher, HeldOutput, RemoteOutputs, RowsReader};
 pub use kept::{KeptInput, KeptReader, KeptRows, KeptWriter, SharedRows};
 pub use output::ExchangeOutput;

@@ -36,6 +36,11 @@ const WAITING_SHARE: usize = 4;
 /// Between two looks whether the query was cancelled.
 const CANCELLED_EACH: Duration = Duration::from_millis(50);
 
+/// What waits for a reader before it gets the first rows, and then at a time.
+pub(super) fn bound_bytes(memory: &Governor) -> usize {
+    WAITING_BYTES_MAX.min(memory.fair_share_bytes() / WAITING_SHARE)
+}
+
 /// Both ends of a result.
 pub struct ResultFlow {
     state: Mutex<State>,
@@ -68,7 +73,7 @@ impl ResultFlow {
             state: Mutex::default(),
             changed: Condvar::new(),
             charge: Charge::new(memory),
-            bound_bytes: WAITING_BYTES_MAX.min(memory.fair_share_bytes() / WAITING_SHARE),
+            bound_bytes: bound_bytes(memory),
         })
     }
 

@@ -26,9 +26,7 @@ use super::stage::{BuildInputs, StageRuntime};
 use super::{PublishedFilters, WorkTables, scalar_value};
 use crate::catalog::{Catalog, MemoryTables};
 use crate::error::{EngineError, Result};
-use crate::exchange::{
-    ExchangeInput, Fetcher, HeldOutput, KeptInput, KeptRows, RemoteOutputs, ResultFlow, RowsReader,
-};
+use crate::exchange::{ExchangeInput, Fetcher, HeldOutput, KeptInput, RemoteOutputs, ResultFlow, RowsReader};
 use crate::operators::join::{BuildSide, held_build_side, held_build_side_again};
 use crate::operators::sort::SortedRun;
 use crate::scan::{Experience, RuntimeFilter, RuntimeFilters};
@@ -354,12 +352,6 @@ impl PlacedRun {
             )));
         }
         made.read(partitions)
-    }
-
-    /// The kept rows of an output that is here.
-    pub fn kept(&self, output: OutputId) -> Result<Arc<KeptRows>> {
-        let kept = self.made(output)?.output().kept.clone();
-        kept.ok_or_else(|| EngineError::internal("a task has kept no rows"))
     }
 
     fn made(&self, output: OutputId) -> Result<Arc<LocalOutput>> {

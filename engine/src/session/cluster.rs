@@ -12,9 +12,8 @@ use super::run::Ran;
 use super::running::RunningGuard;
 use super::{Cancellation, ResultStream, Session, StatementKind};
 use crate::audit::{Audited, Reading, StatementClass};
-use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::exchange::{KeptReader, KeptRows};
+use crate::exchange::DeliveredRows;
 use crate::task::QueryContext;
 
 /// Runs queries on other processes.
@@ -25,21 +24,26 @@ pub trait Cluster: Send + Sync {
     /// Who is there and what runs, at this moment.
     fn state(&self) -> (Vec<WorkerState>, Vec<TaskState>);
 
-    /// Runs a query to its end; the calling thread waits. Stops when the context is cancelled.
-    fn run(&self, query: ClusterQuery) -> Result<Vec<Arc<KeptRows>>>;
+    /// Begins to run a query, whose rows are read from what this gives. Stops when the context is cancelled, which it
+    /// is when the rows are dropped before their end.
+    ///
+    /// # Errors
+    /// The cluster is shutting down.
+    fn run(&self, query: ClusterQuery) -> Result<DeliveredRows>;
 }
 
 /// A query for a cluster, planned with its [`Cluster::parallelism`].
 pub struct ClusterQuery {
     pub graph: QueryGraph,
-    /// The stage, at home, that keeps the query's rows.
+    /// The stage, at home, that brings the query's rows.
     pub result: StageId,
-    pub catalog: Arc<Catalog>,
     pub context: Arc<QueryContext>,
     /// Number of the plan's operators.
     pub operators: usize,
     /// Whose result it is, if somebody could ask for it again after this process has ended.
     pub durable: Option<DurableResult>,
+    /// What clients show to workers that may fetch its rows there; nobody guesses it.
+    pub capability: Option<Vec<u8>>,
 }
 
 /// What it takes to hand out a query's rows later.
@@ -84,8 +88,10 @@ impl Session {
         let running = self.running.enter(sql, user, context.clone()).with_reading(reading);
         let (schema, audited) = (durable.schema.clone(), Audited::new(entry));
         let resumed = Resumed { schema, context: context.clone(), running, audited };
-        let (catalog, durable) = (self.catalog.clone(), Some(durable));
-        Ok((ClusterQuery { graph, result, catalog, context, operators, durable }, resumed))
+        Ok((
+            ClusterQuery { graph, result, context, operators, durable: Some(durable), capability: None },
+            resumed,
+        ))
     }
 }
 
@@ -100,18 +106,15 @@ impl Resumed {
         self.context.cancel();
     }
 
-    /// Its rows, if the cluster has computed them.
-    pub fn into_stream(self, rows: Result<Vec<Arc<KeptRows>>>) -> Result<ResultStream> {
+    /// Waits until the cluster has computed its rows, and gives them.
+    pub fn into_stream(self, mut rows: DeliveredRows) -> Result<ResultStream> {
         let Resumed { schema, context, running, mut audited } = self;
-        let rows = match rows {
-            Ok(rows) => KeptReader::taking(rows),
-            Err(e) => {
-                // What was read is noted first.
-                drop(running);
-                return audited.end(Err(e));
-            }
-        };
-        let rows = Ran { schema: schema.clone(), rows, context, _running: running };
+        if let Err(e) = rows.wait() {
+            // What was read is noted first.
+            drop(running);
+            return audited.end(Err(e));
+        }
+        let rows = Ran::new(schema.clone(), rows, context, running);
         let kind = StatementKind::Query;
         Ok(ResultStream { schema, kind, batches: audited.rows(Box::new(rows)) })
     }

@@ -20,6 +20,7 @@
 mod audit;
 pub mod cluster;
 mod command;
+mod elsewhere;
 mod explain;
 mod ingest;
 mod options;
@@ -47,6 +48,7 @@ use crate::memory::{Governor, MemoryUse, SpillSpace};
 use crate::scheduler::threads::ThreadPool;
 
 use cluster::Cluster;
+pub use elsewhere::{Elsewhere, OutputPlace};
 pub use ingest::{IfExists, Ingest, IngestOptions};
 pub use options::{SchedulerKind, SessionOptions};
 pub use parameters::{Description, ValueRows, Values};

@@ -16,6 +16,7 @@ use super::cluster::{Cluster, ClusterQuery, DurableResult};
 use super::running::RunningGuard;
 use super::{Cancellation, SchedulerKind, Session, system};
 use crate::audit::mask;
+use crate::batch::Batch;
 use crate::error::{EngineError, Result};
 use crate::exchange::{KeptReader, ResultFlow};
 use crate::memory::SpillPolicy;
@@ -36,15 +37,29 @@ pub struct Planned {
     pub query: Query,
     pub lowered: Lowered,
     /// Who runs it; none is the session itself.
-    cluster: Option<Arc<dyn Cluster>>,
+    pub(super) cluster: Option<Arc<dyn Cluster>>,
 }
 
 /// What a query run left: its rows, and the counters of its operators. Can be cancelled until it is dropped.
 pub struct Ran {
     pub schema: SchemaRef,
-    pub rows: KeptReader,
+    pub rows: Box<dyn Iterator<Item = Result<Batch>> + Send>,
     pub context: Arc<QueryContext>,
-    pub(super) _running: RunningGuard,
+    _running: RunningGuard,
+    /// If some of the rows are elsewhere, and their reader may be slow.
+    _counted: Option<Counted>,
+}
+
+impl Ran {
+    /// A query that has run, and its rows.
+    pub(super) fn new(
+        schema: SchemaRef,
+        rows: impl Iterator<Item = Result<Batch>> + Send + 'static,
+        context: Arc<QueryContext>,
+        running: RunningGuard,
+    ) -> Ran {
+        Ran { schema, rows: Box::new(rows), context, _running: running, _counted: None }
+    }
 }
 
 impl Iterator for Ran {
@@ -84,14 +99,14 @@ impl Drop for Flowing {
     }
 }
 
-/// Tasks of queries whose readers may be slow, counted.
-struct Counted {
+/// Tasks of queries whose readers may be slow, counted; the way home from a cluster is one.
+pub struct Counted {
     all: Arc<AtomicUsize>,
     tasks: usize,
 }
 
 impl Counted {
-    fn enter(all: &Arc<AtomicUsize>, tasks: usize) -> Option<Counted> {
+    pub(super) fn enter(all: &Arc<AtomicUsize>, tasks: usize) -> Option<Counted> {
         let room = |now: usize| (now + tasks <= FLOWING_TASKS_MAX).then_some(now + tasks);
         all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
         Some(Counted { all: all.clone(), tasks })
@@ -112,8 +127,7 @@ fn tasks_at_most(stage: &QueryStage) -> usize {
 }
 
 impl Session {
-    /// Runs a planned query; what it gives is read while it runs if it is much, and if the session's own threads
-    /// run it. Otherwise it runs to its end first.
+    /// Runs a planned query; what it gives is read while it runs, or while it is fetched from a cluster, if it is much.
     pub(super) fn rows(
         &self,
         planned: &Planned,
@@ -121,6 +135,15 @@ impl Session {
         cancellation: &Cancellation,
     ) -> Result<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>> {
         let Lowered { graph, result, schema } = &planned.lowered;
+        if let Some(cluster) = &planned.cluster
+            && let Some(counted) = Counted::enter(&self.flowing, 1)
+        {
+            let (context, running) = self.begin(planned, cancellation);
+            let mut rows = cluster.run(self.for_cluster(planned, handle, context.clone(), cancellation))?;
+            rows.wait()?;
+            let ran = Ran::new(schema.clone(), rows, context, running);
+            return Ok(Box::new(Ran { _counted: Some(counted), ..ran }));
+        }
         let pool = match (&self.pool, &planned.cluster) {
             // Where whatever can be spilled is spilled, results are, too.
             (Some(pool), None) if self.memory.policy() != SpillPolicy::Always => pool,
@@ -164,28 +187,8 @@ impl Session {
         let Lowered { graph, result, schema } = &planned.lowered;
         let (context, running) = self.begin(planned, cancellation);
         if let Some(cluster) = &planned.cluster {
-            let rows = cluster.run(ClusterQuery {
-                graph: graph.clone(),
-                result: *result,
-                catalog: self.catalog.clone(),
-                context: context.clone(),
-                operators: planned.query.operator_count(),
-                durable: handle.map(|handle| DurableResult {
-                    handle,
-                    schema: schema.clone(),
-                    sql: mask(&cancellation.sql()).into(),
-                    user: cancellation.user(),
-                }),
-            });
-            // The cluster sees that the query is to stop, not why.
-            let rows = match rows {
-                Err(EngineError::Cancelled) => {
-                    Err(context.check_cancelled().err().unwrap_or(EngineError::Cancelled))
-                }
-                other => other,
-            }?;
-            let rows = KeptReader::taking(rows);
-            return Ok(Ran { schema: schema.clone(), rows, context, _running: running });
+            let rows = cluster.run(self.for_cluster(planned, handle, context.clone(), cancellation))?;
+            return Ok(Ran::new(schema.clone(), rows.wait_for_all()?, context, running));
         }
         let run =
             Arc::new(QueryRun::new(graph, self.catalog.clone(), context.clone(), WorkTables::default()));
@@ -195,7 +198,31 @@ impl Session {
             (_, kind) => return Err(EngineError::internal(format!("no driver for scheduler {kind:?}"))),
         }
         let rows = KeptReader::taking(run.kept_rows(*result));
-        Ok(Ran { schema: schema.clone(), rows, context, _running: running })
+        Ok(Ran::new(schema.clone(), rows, context, running))
+    }
+
+    /// A planned query as a cluster is given it.
+    pub(super) fn for_cluster(
+        &self,
+        planned: &Planned,
+        handle: Option<Vec<u8>>,
+        context: Arc<QueryContext>,
+        cancellation: &Cancellation,
+    ) -> ClusterQuery {
+        let Lowered { graph, result, schema } = &planned.lowered;
+        ClusterQuery {
+            graph: graph.clone(),
+            result: *result,
+            context,
+            operators: planned.query.operator_count(),
+            durable: handle.map(|handle| DurableResult {
+                handle,
+                schema: schema.clone(),
+                sql: mask(&cancellation.sql()).into(),
+                user: cancellation.user(),
+            }),
+            capability: None,
+        }
     }
 
     /// The surroundings of a query with so many operators.

@@ -17,8 +17,12 @@ use crate::task::Deadline;
 const PARTITIONS_MAX: usize = 1024;
 
 /// All of them, as statements name them; those that can be changed.
-const CHANGEABLE: [&str; 3] = ["max_result_rows", "partitions", "statement_timeout"];
+const CHANGEABLE: [&str; 4] = ["max_result_rows", "partitions", "result_endpoints", "statement_timeout"];
 const GIVEN: [&str; 5] = ["memory_limit", "memory_per_session", "memory_per_user", "scheduler", "threads"];
+
+/// Where clients fetch results.
+const SERVER: &str = "server";
+const WORKERS: &str = "workers";
 
 /// Units of a time, the longest first.
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1)];
@@ -34,6 +38,8 @@ struct Set {
     statement_timeout: Option<Duration>,
     /// None: what the options say.
     max_result_rows: Option<u64>,
+    /// Clients fetch rows from the workers that have them, where there are any.
+    endpoints_are_workers: bool,
 }
 
 impl Session {
@@ -56,6 +62,7 @@ impl Session {
             "partitions" => set.write().partitions = Some(partitions(value)?),
             "statement_timeout" => set.write().statement_timeout = timeout(value)?,
             "max_result_rows" => set.write().max_result_rows = rows(value, &self.options)?,
+            "result_endpoints" => set.write().endpoints_are_workers = endpoints_are_workers(value)?,
             _ => return Err(cannot_change(name)),
         }
         Ok(())
@@ -68,6 +75,7 @@ impl Session {
             "partitions" => set.partitions = None,
             "statement_timeout" => set.statement_timeout = None,
             "max_result_rows" => set.max_result_rows = None,
+            "result_endpoints" => set.endpoints_are_workers = false,
             "all" => *set = Set::default(),
             _ => return Err(cannot_change(name)),
         }
@@ -75,7 +83,7 @@ impl Session {
     }
 
     /// All settings, by name, as they are for the session's next statement.
-    pub fn settings(&self) -> [(&'static str, String); 8] {
+    pub fn settings(&self) -> [(&'static str, String); 9] {
         let set = *self.settings.0.read();
         let partitions = set.partitions.or(self.options.partitions);
         let part = |scope| self.memory.limit_of(scope).map_or("none".into(), |bytes| readable(bytes as u64));
@@ -85,6 +93,7 @@ impl Session {
             ("memory_per_session", part(LimitScope::Session)),
             ("memory_per_user", part(LimitScope::User)),
             ("partitions", partitions.map_or("automatic".into(), |n| n.to_string())),
+            ("result_endpoints", if set.endpoints_are_workers { WORKERS } else { SERVER }.into()),
             ("scheduler", format!("{:?}", self.options.scheduler).to_lowercase()),
             ("statement_timeout", set.statement_timeout.map_or("0".into(), time_text)),
             ("threads", self.options.threads.to_string()),
@@ -115,18 +124,35 @@ impl Session {
             let batch = batch?;
             seen += batch.num_rows() as u64;
             match seen > max {
-                true => Err(EngineError::Resources(format!(
-                    "the result has more than {max} rows, the most that max_result_rows allows; add LIMIT or a filter"
-                ))),
+                true => Err(too_many(max)),
                 false => Ok(batch),
             }
         });
         ResultStream { schema, kind, batches: Box::new(UntilError { batches, is_over: false }) }
     }
 
+    /// Whether clients fetch results from the workers that have them.
+    pub(super) fn result_endpoints_are_workers(&self) -> bool {
+        self.settings.0.read().endpoints_are_workers
+    }
+
+    /// Refuses a result of more rows than the session may get.
+    pub(super) fn check_rows(&self, rows: u64) -> Result<()> {
+        match self.max_result_rows() {
+            Some(max) if rows > max => Err(too_many(max)),
+            _ => Ok(()),
+        }
+    }
+
     fn max_result_rows(&self) -> Option<u64> {
         self.settings.0.read().max_result_rows.or(self.options.max_result_rows)
     }
+}
+
+fn too_many(max: u64) -> EngineError {
+    EngineError::Resources(format!(
+        "the result has more than {max} rows, the most that max_result_rows allows; add LIMIT or a filter"
+    ))
 }
 
 /// Batches, and nothing behind an error.
@@ -168,6 +194,16 @@ fn partitions(value: &str) -> Result<usize> {
     number.ok_or_else(|| {
         EngineError::execution(format!("partitions is a number from 1 to {PARTITIONS_MAX}, not '{value}'"))
     })
+}
+
+fn endpoints_are_workers(value: &str) -> Result<bool> {
+    match value.to_lowercase().as_str() {
+        SERVER => Ok(false),
+        WORKERS => Ok(true),
+        _ => Err(EngineError::execution(format!(
+            "result_endpoints is '{SERVER}' or '{WORKERS}', which hand results out themselves, not '{value}'"
+        ))),
+    }
 }
 
 /// None: as long as it takes.

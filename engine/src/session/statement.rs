@@ -31,8 +31,8 @@ pub struct Statement {
     pub effect: Effect,
     /// Whether it reads what others have asked.
     pub reads_audit: bool,
-    text: Arc<str>,
-    work: Work,
+    pub(super) text: Arc<str>,
+    pub(super) work: Work,
     handle: Option<Vec<u8>>,
     snapshot: CatalogSnapshot,
 }
@@ -48,7 +48,7 @@ pub enum Effect {
     Database,
 }
 
-enum Work {
+pub(super) enum Work {
     Query(Box<Planned>),
     Other(Box<Bound>),
 }
@@ -112,7 +112,7 @@ impl Session {
         cancellation.check()?;
         let class = if statement.is_query { StatementClass::Query } else { StatementClass::Command };
         let mut audited = self.audit(class, &statement.text, cancellation)?;
-        cancellation.0.lock().sql = Some(statement.text);
+        cancellation.note_statement(statement.text);
         let begun = match statement.work {
             Work::Query(planned) => {
                 let (schema, kind) = (planned.lowered.schema.clone(), StatementKind::Query);
@@ -196,6 +196,10 @@ impl Cancellation {
 
     pub(super) fn user(&self) -> String {
         self.0.lock().user.clone()
+    }
+
+    pub(super) fn note_statement(&self, sql: Arc<str>) {
+        self.0.lock().sql = Some(sql);
     }
 
     pub(super) fn note_in(&self, entry: Option<Arc<Entry>>) {

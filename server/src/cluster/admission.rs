@@ -2,7 +2,8 @@
 //!
 //! A query begins at once as long as few run and the workers have memory and disk. Where either is short it waits, since
 //! one more would make all of them spill more, or fail; but not for long, because it may need little of what is
-//! short, and what runs may run for hours. The number of queries that run is bounded for good.
+//! short, and what runs may run for hours. The number of queries that run is bounded for good; one whose rows are all
+//! computed and wait for their reader does not run any more.
 //!
 //! What always holds: they begin in the order in which they came; if nothing runs, the next one begins; one that was
 //! cancelled, or that waits too far back, is answered and never begins.
@@ -46,7 +47,7 @@ struct Waiting {
 /// What the workers have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
-    /// Queries.
+    /// Queries of which more is left than to bring their rows home: that may take as long as a client likes.
     pub running: usize,
     pub memory_used_bytes: u64,
     pub memory_limit_bytes: u64,

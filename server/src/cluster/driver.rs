@@ -5,6 +5,7 @@
 //! with a log, what has finished is in the log before anybody is told to read it.
 
 mod actions;
+mod home;
 mod restore;
 
 use std::collections::BTreeMap;
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dovetail_engine::exchange::{Fetcher, KeptRows};
-use dovetail_engine::query::placed::{PlacedRun, Report, Surroundings};
+use dovetail_engine::exchange::{Delivery, Fetcher};
+use dovetail_engine::query::placed::Report;
 use dovetail_engine::scheduler::events::{
     Action, Cause, Event, Failure, GraphShape, OutputId, QueryId, WorkerId,
 };
@@ -22,19 +23,18 @@ use dovetail_engine::session::cluster::{ClusterQuery, TaskState, WorkerState};
 use dovetail_engine::task::OperatorCounts;
 use dovetail_engine::{EngineError, Result};
 use dovetail_planner::graph::StageId;
-use dovetail_planner::pipeline::{QueryGraph, QueryStage};
+use dovetail_planner::pipeline::QueryStage;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ClusterHandle;
 use super::admission::{Admission, Load};
 use super::messages;
-use super::queries::{Query, Reply};
+use super::queries::Query;
 use super::shown;
 use super::workers::{Outbound, Worker, Workers};
 use crate::control::scheduler_message::Message;
 use crate::control::{self, worker_message};
-use crate::host::{Ends, Host, failure_of};
 use crate::journal::{Identity, Journal, QueryLog, Unfinished};
 use crate::records::{self, record};
 use restore::Restoring;
@@ -42,8 +42,8 @@ use restore::Restoring;
 /// The scheduler's own process.
 const HOME: WorkerId = WorkerId(0);
 
-/// Tasks at home, which bring results to their readers.
-const HOME_SLOTS: u32 = 4;
+/// Results that are on their way home at a time: more than clients may have, and they take no thread. Others wait.
+const HOME_SLOTS: u32 = 4096;
 
 /// Between two looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
@@ -60,7 +60,7 @@ pub enum Input {
         id: QueryId,
         query: Box<ClusterQuery>,
         log: Option<Arc<QueryLog>>,
-        reply: Reply,
+        delivery: Delivery,
     },
     WorkerJoined {
         hello: Box<control::Hello>,
@@ -76,10 +76,11 @@ pub enum Input {
     WorkerGone {
         worker: WorkerId,
     },
-    EndedAtHome {
-        query: u64,
+    /// Somebody has all rows of a query, so many, or cannot get at them any more.
+    Brought {
+        query: QueryId,
         output: OutputId,
-        result: Result<(Report, Vec<OperatorCounts>)>,
+        rows: Result<u64>,
     },
     /// Somebody asks who is there and what runs.
     Asked {
@@ -103,7 +104,7 @@ pub struct Orphan {
     pub unfinished: Box<Unfinished>,
     pub log: Arc<QueryLog>,
     pub asked: ClusterQuery,
-    pub reply: Reply,
+    pub delivery: Delivery,
 }
 
 /// What a driver begins with.
@@ -113,22 +114,21 @@ pub struct Beginning {
     pub orphans: Vec<Orphan>,
 }
 
-/// Starts the driver's thread. The host is the scheduler's own, for what runs at home and for tables in memory.
+/// Starts the driver's thread.
 pub fn start(
     runtime: &Handle,
     fetcher: Arc<dyn Fetcher>,
     recovery: Recovery,
     beginning: Beginning,
-) -> std::io::Result<(ClusterHandle, Arc<Host>)> {
+) -> std::io::Result<ClusterHandle> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let host = Arc::new(Host::new(HOME_SLOTS as usize, Arc::new(HomeEnds(sender.clone())))?);
     let slots = Arc::new(AtomicU32::new(0));
     let Beginning { identity, journal, orphans } = beginning;
     let next_query = Arc::new(AtomicU64::new(identity.first_query()));
     let mut driver = Driver {
         scheduler: Scheduler::new(),
         started: Instant::now(),
-        host: host.clone(),
+        inputs: sender.downgrade(),
         fetcher,
         workers: Workers::new(),
         queries: BTreeMap::new(),
@@ -140,6 +140,7 @@ pub fn start(
         slots: slots.clone(),
         recovery,
         actions: vec![],
+        failed_at_home: vec![],
     };
     let ticks = sender.downgrade();
     runtime.spawn(async move {
@@ -156,22 +157,13 @@ pub fn start(
         .name("dovetail-driver".into())
         .stack_size(STACK_BYTES)
         .spawn(move || driver.drive(receiver))?;
-    Ok((ClusterHandle { driver: sender, slots, next_query, journal }, host))
-}
-
-struct HomeEnds(mpsc::UnboundedSender<Input>);
-
-impl Ends for HomeEnds {
-    fn ended(&self, query: u64, output: OutputId, result: Result<(Report, Vec<OperatorCounts>)>) {
-        // The driver ends only with the process.
-        let _ = self.0.send(Input::EndedAtHome { query, output, result });
-    }
+    Ok(ClusterHandle { driver: sender, slots, next_query, journal })
 }
 
 struct Driver {
     scheduler: Scheduler,
     started: Instant,
-    host: Arc<Host>,
+    inputs: mpsc::WeakUnboundedSender<Input>,
     fetcher: Arc<dyn Fetcher>,
     workers: Workers,
     queries: BTreeMap<QueryId, Query>,
@@ -184,6 +176,8 @@ struct Driver {
     slots: Arc<AtomicU32>,
     recovery: Recovery,
     actions: Vec<Action>,
+    /// Attempts to bring rows home that have failed, of which the state machine is to be told.
+    failed_at_home: Vec<(QueryId, OutputId, Failure)>,
 }
 
 impl Driver {
@@ -191,25 +185,23 @@ impl Driver {
         self.tell(Event::WorkerJoined { worker: HOME, slots: HOME_SLOTS, home: true });
         while let Some(input) = inputs.blocking_recv() {
             self.take(input);
+            self.tell_failed_at_home();
             self.admit();
         }
     }
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Submitted { id, query, log, reply } => {
-                let refused = self.admission.wait(id, Query::new(*query, reply, 0, log));
-                refused.into_iter().for_each(|(query, error)| query.answer(Err(error)));
+            Input::Submitted { id, query, log, delivery } => {
+                let refused = self.admission.wait(id, Query::new(*query, delivery, 0, log));
+                refused.into_iter().for_each(|(query, error)| query.delivery.fail(error));
             }
             Input::WorkerJoined { hello, held, outbound, welcome } => {
                 self.joined(*hello, held, outbound, welcome);
             }
             Input::WorkerSaid { worker, message } => self.said(worker, *message),
             Input::WorkerGone { worker } => self.gone(worker),
-            Input::EndedAtHome { query, output, result } => match result {
-                Ok((report, counts)) => self.finished(QueryId(query), output, HOME, report, &counts),
-                Err(error) => self.failed(QueryId(query), output, HOME, failure_of(&error), error),
-            },
+            Input::Brought { query, output, rows } => self.brought(query, output, rows),
             // Who has asked may have given up.
             Input::Asked { reply } => drop(reply.send(shown::state(&self.workers, &self.scheduler))),
             Input::Ticked => self.ticked(),
@@ -229,32 +221,21 @@ impl Driver {
     /// Begins what has waited, as far as there is room.
     fn admit(&mut self) {
         while self.admission.has_waiting() {
-            let load = Load::of(&self.workers, self.queries.len());
+            let running = self.queries.values().filter(|query| query.at_home.is_none()).count();
+            let load = Load::of(&self.workers, running);
             let Some((id, query)) = self.admission.next(&load) else { return };
             self.submit(id, query);
         }
     }
 
     fn submit(&mut self, id: QueryId, query: Query) {
-        let graph = query.asked.graph.clone();
-        let shape = GraphShape::of(&graph);
-        tracing::info!(query = id.0, tasks = graph.task_count(), restarts = query.restarts, "query begins");
-        self.begin_at_home(id, &query.asked, graph);
+        let (graph, context) = (&query.asked.graph, &query.asked.context);
+        let (shape, tasks) = (GraphShape::of(graph), graph.task_count());
+        tracing::info!(query = id.0, tasks, restarts = query.restarts, "query begins");
+        context.tasks.store(tasks, Ordering::Relaxed);
+        context.tasks_done.store(0, Ordering::Relaxed);
         self.queries.insert(id, query);
         self.tell(Event::GraphSubmitted { query: id, shape });
-    }
-
-    fn begin_at_home(&self, id: QueryId, asked: &ClusterQuery, graph: QueryGraph) {
-        asked.context.tasks.store(graph.task_count(), Ordering::Relaxed);
-        asked.context.tasks_done.store(0, Ordering::Relaxed);
-        let surroundings = Surroundings {
-            query: id.0,
-            catalog: asked.catalog.clone(),
-            memory_tables: asked.catalog.clone(),
-            context: asked.context.clone(),
-            fetcher: self.fetcher.clone(),
-        };
-        self.host.begin(id.0, PlacedRun::new(graph, surroundings));
     }
 
     fn joined(
@@ -350,6 +331,10 @@ impl Driver {
                 self.count_slots();
                 self.tell(Event::WorkerLeaving { worker });
             }
+            worker_message::Message::Fetched(fetched) => match fetched.output {
+                Some(output) => self.fetched(QueryId(output.query), output.id()),
+                None => self.cut(worker, "the fetching of nothing"),
+            },
             worker_message::Message::Finished(finished) => {
                 let report = finished.report.unwrap_or_default();
                 let counts: Vec<OperatorCounts> =
@@ -404,10 +389,7 @@ impl Driver {
                 self.tell_changed(id, change.build, &change.stages);
             }
         }
-        if is_wanted
-            && worker != HOME
-            && let Some(query) = self.queries.get(&id)
-        {
+        if is_wanted && let Some(query) = self.queries.get(&id) {
             query.record_finished(output);
         }
         if let Some(change) = change {
@@ -424,11 +406,6 @@ impl Driver {
     /// Tells everybody who knows the query that stages are other than they were.
     fn tell_changed(&mut self, id: QueryId, build: StageId, stages: &[QueryStage]) {
         self.queries.get(&id).into_iter().for_each(|query| query.record_split(build, stages));
-        if let Some(run) = self.host.run_of(id.0)
-            && let Err(error) = run.change(stages.to_vec())
-        {
-            tracing::error!("{error}");
-        }
         let json = messages::encode_plan(&stages);
         for worker in self.workers.values().filter(|w| w.has_begun(id)) {
             worker.send(Message::Split(control::Split { query: id.0, stages: json.clone() }));
@@ -466,7 +443,7 @@ impl Driver {
     fn ticked(&mut self) {
         self.restore_if_due();
         let waiting = self.admission.take_cancelled().into_iter();
-        waiting.for_each(|query| query.answer(Err(EngineError::Cancelled)));
+        waiting.for_each(|query| query.delivery.fail(EngineError::Cancelled));
         let cancelled: Vec<QueryId> = self
             .queries
             .iter_mut()
@@ -479,27 +456,22 @@ impl Driver {
         for query in cancelled {
             self.tell(Event::QueryCancelled { query });
         }
+        self.give_up_lost_results();
         let stuck: Vec<WorkerId> =
             self.workers.iter().filter(|(_, w)| w.is_stuck()).map(|(id, _)| *id).collect();
         stuck.into_iter().for_each(|worker| self.cut(worker, "it does not take its messages"));
         self.tell(Event::Ticked { now_ms: self.started.elapsed().as_millis() as u64 });
     }
 
-    /// The rows that the last stage has brought home.
-    fn rows(&self, id: QueryId) -> Result<Vec<Arc<KeptRows>>> {
-        let missing = || EngineError::internal("a query has ended without its rows");
-        let query = self.queries.get(&id).ok_or_else(missing)?;
-        let run = self.host.run_of(id.0).ok_or_else(missing)?;
-        let results = query.reports.keys().filter(|o| o.task.stage == query.asked.result);
-        results.map(|output| run.kept(*output)).collect()
-    }
-
-    /// Answers, and forgets the query everywhere.
-    fn end(&mut self, id: QueryId, answer: Result<Vec<Arc<KeptRows>>>) {
+    /// Forgets the query everywhere, and says why if its rows have not come home.
+    fn end(&mut self, id: QueryId, end: Result<()>) {
         self.forget(id);
         if let Some(query) = self.queries.remove(&id) {
-            tracing::info!(query = id.0, is_ok = answer.is_ok(), "query ends");
-            query.answer(answer);
+            tracing::info!(query = id.0, is_ok = end.is_ok(), "query ends");
+            match end {
+                Ok(()) => query.delivery.fetched(),
+                Err(error) => query.delivery.fail(error),
+            }
         }
     }
 
@@ -508,14 +480,13 @@ impl Driver {
             worker.send(Message::End(control::End { query: id.0 }));
             worker.forget(id);
         }
-        self.host.forget(id.0);
     }
 
     /// Begins a query anew, under another number.
     fn submit_again(&mut self, query: Query) {
-        let Query { asked, reply, restarts, log, .. } = query;
+        let Query { asked, delivery, restarts, log, .. } = query;
         let id = QueryId(self.next_query.fetch_add(1, Ordering::Relaxed));
-        let query = Query::new(asked, reply, restarts + 1, log);
+        let query = Query::new(asked, delivery, restarts + 1, log);
         query.record(|| record::Record::Anew(records::Anew { query: id.0 }));
         self.submit(id, query);
     }
@@ -538,6 +509,11 @@ impl Driver {
                  --scheduler URL` and run the query again",
                 WAIT_FOR_WORKERS_MS / 1000
             )),
+            Cause::NotReplayable { .. } if !query.delivery.take_back() => EngineError::Resources(
+                "a worker that held rows of the result was lost, and the query would not make the same rows again; \
+                 some have been handed out already: run the query again"
+                    .into(),
+            ),
             Cause::NotReplayable { .. } if query.restarts < RESTARTS_MAX && !query.is_cancelled => {
                 self.forget(id);
                 if let Some(query) = self.queries.remove(&id) {

@@ -16,7 +16,7 @@ use crate::control;
 
 /// The version of the protocol and of the plans in it: raised with every change that the other side would not
 /// understand.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// The largest message of a control stream: the plan of a table of very many files, or the filters of a join.
 pub const CONTROL_BYTES_MAX: usize = 64 << 20;

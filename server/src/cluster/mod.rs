@@ -3,8 +3,12 @@
 //! ```text
 //! Session ─ Cluster::run ─▶ Driver: one thread around engine's scheduler state machine
 //!                             ▲ │ actions
-//!  worker streams (service) ──┘ └─▶ messages to workers, tasks for the Host at home
+//!  worker streams (service) ──┘ └─▶ messages to workers; in the end, to whoever asked, where the rows are
 //! ```
+//!
+//! The scheduler's process runs no tasks. The last task of a query, at home, is to bring its rows to whoever asked, and
+//! this is done by the one who reads them, on a thread of his own and as fast as he likes (`exchange::delivery` of the
+//! engine). The state machine sees an attempt like any other, which ends well, or for want of an output that is lost.
 //!
 //! What always holds: everything that happens reaches the driver's one queue, and is decided by the state
 //! machine; a worker is told where an output is before it is told to read it.
@@ -13,7 +17,8 @@
 //! this process: the next one reads their logs, waits a moment for the workers to come back and say what they hold,
 //! goes on with what is missing (`driver/restore`), and hands the rows to whoever shows the ticket (`results`). What
 //! was only in this process does not survive: tables in memory and queries over them, queries that ran here because
-//! no worker was there, tickets that were not used yet, rows that a client was fetching (they are computed again).
+//! no worker was there, tickets that were not used yet, rows that a client was fetching (it gets them again from the first
+//! on: from the workers, or computed again if they had been told that all were fetched).
 
 mod admission;
 mod driver;
@@ -28,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dovetail_engine::exchange::KeptRows;
+use dovetail_engine::exchange::{DeliveredRows, delivery};
 use dovetail_engine::scheduler::events::QueryId;
 use dovetail_engine::session::cluster::{Cluster, ClusterQuery, DurableResult, TaskState, WorkerState};
 use dovetail_engine::{EngineError, Result, Session};
@@ -94,9 +99,9 @@ impl SchedulerSide {
             session.attach_audit(Arc::new(Audit::start(state)?));
         }
         let (beginning, results) = begin(session, state.as_ref())?;
-        let (handle, host) = driver::start(&runtime, fetcher, recovery, beginning)?;
+        let handle = driver::start(&runtime, fetcher, recovery, beginning)?;
         session.attach_cluster(Arc::new(handle.clone()));
-        let data = DataServer { host, tables: Some(session.catalog()) };
+        let data = DataServer { host: None, tables: Some(session.catalog()) };
         if let Some(results) = &results {
             let results = Arc::downgrade(results);
             runtime.spawn(async move {
@@ -178,11 +183,11 @@ fn begin(
                     return None;
                 }
             };
-            let (reply, answer) = std::sync::mpsc::channel();
+            let (delivery, rows) = delivery(asked.context.clone());
             let log = journal.keep(&found.handle, log);
-            let recovered = Recovered::new(unfinished.schema.clone(), resumed, answer);
+            let recovered = Recovered::new(unfinished.schema.clone(), resumed, rows);
             results.expect(found.handle, Ok(recovered));
-            Some(Orphan { unfinished, log, asked, reply })
+            Some(Orphan { unfinished, log, asked, delivery })
         }
         Err(problem) => {
             results.expect(found.handle, Err(problem));
@@ -233,8 +238,8 @@ impl Cluster for ClusterHandle {
         asked.ok().and_then(|()| answer.recv().ok()).unwrap_or_default()
     }
 
-    fn run(&self, query: ClusterQuery) -> Result<Vec<Arc<KeptRows>>> {
-        let (reply, answer) = std::sync::mpsc::channel();
+    fn run(&self, query: ClusterQuery) -> Result<DeliveredRows> {
+        let (delivery, rows) = delivery(query.context.clone());
         let gone = || EngineError::Resources("the server is shutting down".into());
         let id = self.next_query.fetch_add(1, Ordering::Relaxed);
         let log = self.journal.as_ref().and_then(|journal| journal.begin(id, &query));
@@ -244,8 +249,8 @@ impl Cluster for ClusterHandle {
         {
             journal.end(&durable.handle);
         }
-        let submitted = driver::Input::Submitted { id: QueryId(id), query: Box::new(query), log, reply };
+        let submitted = driver::Input::Submitted { id: QueryId(id), query: Box::new(query), log, delivery };
         self.driver.send(submitted).map_err(|_| gone())?;
-        answer.recv().unwrap_or_else(|_| Err(gone()))
+        Ok(rows)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use dovetail_engine::EngineError;
-use dovetail_engine::exchange::KeptRows;
+use dovetail_engine::exchange::Delivery;
 use dovetail_engine::operators::join::PARTITIONS;
 use dovetail_engine::query::placed::Report;
 use dovetail_engine::scheduler::events::{OutputId, StageShape, StageSplit};
@@ -24,13 +24,15 @@ const BUILD_BYTES_PER_TASK: u64 = 16 << 20;
 /// Or into so many tasks for each slot, if these are smaller.
 const JOIN_TASKS_PER_SLOT: u32 = 4;
 
-/// How the one who has asked is answered.
-pub type Reply = std::sync::mpsc::Sender<dovetail_engine::Result<Vec<Arc<KeptRows>>>>;
-
 /// A query on its way.
 pub struct Query {
     pub asked: ClusterQuery,
-    pub reply: Reply,
+    /// The way to the one who has asked.
+    pub delivery: Delivery,
+    /// The attempt to bring the rows home that runs: nothing else is left to do.
+    pub at_home: Option<OutputId>,
+    /// Of a result that clients fetch from the workers, what they have not fetched.
+    pub unfetched: HashSet<OutputId>,
     /// Times that it was begun anew, because something was lost that cannot be made again as it was.
     pub restarts: u32,
     /// As they are now.
@@ -61,11 +63,13 @@ pub struct Change {
 }
 
 impl Query {
-    pub fn new(asked: ClusterQuery, reply: Reply, restarts: u32, log: Option<Arc<QueryLog>>) -> Query {
+    pub fn new(asked: ClusterQuery, delivery: Delivery, restarts: u32, log: Option<Arc<QueryLog>>) -> Query {
         Query {
             stages: asked.graph.stages.clone(),
             asked,
-            reply,
+            delivery,
+            at_home: None,
+            unfetched: HashSet::new(),
             restarts,
             reports: HashMap::new(),
             decided: HashMap::new(),
@@ -75,12 +79,6 @@ impl Query {
             has_waited: false,
             log,
         }
-    }
-
-    /// Answers the one who has asked.
-    pub fn answer(self, answer: dovetail_engine::Result<Vec<Arc<KeptRows>>>) {
-        // It may be gone.
-        let _ = self.reply.send(answer);
     }
 
     /// Puts a query that another process has begun where it was.

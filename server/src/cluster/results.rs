@@ -6,14 +6,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use dovetail_engine::exchange::KeptRows;
+use dovetail_engine::exchange::DeliveredRows;
 use dovetail_engine::session::cluster::Resumed;
-use dovetail_engine::{Cancellation, EngineError, Result, ResultStream};
+use dovetail_engine::{Cancellation, Result, ResultStream};
 use parking_lot::Mutex;
 
 use crate::journal::Journal;
@@ -36,11 +35,11 @@ struct Unclaimed {
     result: Result<Recovered, String>,
 }
 
-/// A query that goes on, with the way to its answer.
+/// A query that goes on, with its rows.
 pub struct Recovered {
     pub schema: SchemaRef,
     resumed: Resumed,
-    answer: Receiver<Result<Vec<Arc<KeptRows>>>>,
+    rows: DeliveredRows,
 }
 
 impl DurableResults {
@@ -86,12 +85,8 @@ impl DurableResults {
 
 impl Recovered {
     /// A query that the session goes on with, and how it will be answered.
-    pub fn new(
-        schema: SchemaRef,
-        resumed: Resumed,
-        answer: Receiver<Result<Vec<Arc<KeptRows>>>>,
-    ) -> Recovered {
-        Recovered { schema, resumed, answer }
+    pub fn new(schema: SchemaRef, resumed: Resumed, rows: DeliveredRows) -> Recovered {
+        Recovered { schema, resumed, rows }
     }
 
     /// Stops the query.
@@ -102,8 +97,6 @@ impl Recovered {
     /// Waits for the rows. They are all of the query's, from the first on.
     pub fn wait(self, cancellation: &Cancellation) -> Result<ResultStream> {
         self.resumed.stop_with(cancellation);
-        let gone = || EngineError::Resources("the server is shutting down".into());
-        let rows = self.answer.recv().unwrap_or_else(|_| Err(gone()));
-        self.resumed.into_stream(rows)
+        self.resumed.into_stream(self.rows)
     }
 }

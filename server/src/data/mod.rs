@@ -3,12 +3,15 @@
 //! ```text
 //! task ─ engine's Fetcher ─▶ fetch ── DoGet, ticket Fetch ──▶ serve ─▶ Host's outputs
 //!                              ◀── blocks of the shuffle, counted ──
+//! client ────────────── DoGet, ticket ClientTicket ──▶ serve ─▶ direct ─▶ Host's outputs
+//!      ◀── record batches ──────────────────────────────────────────┘
 //! ```
 //!
 //! What always holds: a block is checked when it is decoded; the rows of each output are counted by the sender
 //! and by the receiver; either side stops as soon as the other is gone; no more than a few blocks of a stream
 //! wait anywhere.
 
+pub mod direct;
 pub mod fetch;
 pub mod serve;
 

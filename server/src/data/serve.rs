@@ -20,22 +20,25 @@ use futures::Stream;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Interceptor;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{BLOCK_BYTES, BLOCKS_AHEAD, SMALL_BYTES};
+use super::{BLOCK_BYTES, BLOCKS_AHEAD, SMALL_BYTES, direct};
 use crate::control::{BlockHeader, Fetch};
 use crate::flight_sql::{FlightStream, TicketHandler};
 use crate::host::Host;
+use crate::security::ServerAuth;
 
 /// What a process has for others.
 #[derive(Clone)]
 pub struct DataServer {
-    pub host: Arc<Host>,
+    /// The outputs of its tasks; only workers have some.
+    pub host: Option<Arc<Host>>,
     /// Tables in memory; only the scheduler has some.
     pub tables: Option<Arc<dyn MemoryTables>>,
 }
 
-type Blocks = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send>>;
+pub(super) type Blocks = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send>>;
 type Sender = mpsc::Sender<Result<FlightData, Status>>;
 
 impl DataServer {
@@ -67,11 +70,12 @@ impl DataServer {
             let rows: Vec<_> = batches.collect();
             return send(0, Box::new(rows.into_iter()), encoder, sender);
         }
+        let host = self.host.as_ref().ok_or_else(|| Status::not_found("no outputs are here"))?;
         let partitions = fetch.partitions.map(|p| p.start as usize..p.end as usize);
         for (number, wanted) in fetch.outputs.iter().enumerate() {
             let task = TaskId { stage: StageId(fetch.stage), partition: wanted.partition };
             let output = OutputId { task, attempt: Attempt(wanted.attempt) };
-            let rows = self.host.read(fetch.query, output, partitions.clone()).map_err(|e| status(&e))?;
+            let rows = host.read(fetch.query, output, partitions.clone()).map_err(|e| status(&e))?;
             send(number as u32, rows, encoder, sender)?;
         }
         Ok(())
@@ -131,7 +135,7 @@ fn put(sender: &Sender, header: BlockHeader, block: Bytes) -> Result<(), Status>
 }
 
 /// An error's class as a status.
-fn status(error: &EngineError) -> Status {
+pub(super) fn status(error: &EngineError) -> Status {
     let message = error.to_string();
     match error {
         EngineError::Lost { .. } => Status::not_found(message),
@@ -141,7 +145,7 @@ fn status(error: &EngineError) -> Status {
     }
 }
 
-/// The scheduler's tables in memory, and what has come home, behind the same port as Flight SQL.
+/// The scheduler's tables in memory, behind the same port as Flight SQL.
 #[tonic::async_trait]
 impl TicketHandler for DataServer {
     fn takes(&self, ticket: &[u8]) -> bool {
@@ -155,15 +159,19 @@ impl TicketHandler for DataServer {
     }
 }
 
-/// A Flight service that does nothing but to hand out outputs.
+/// A Flight service that does nothing but to hand out outputs: to other processes, which have the cluster's token, and
+/// to clients that show what opens the result of a query.
 #[derive(Clone)]
-pub struct DataService(pub DataServer);
+pub struct DataService {
+    pub data: DataServer,
+    pub auth: ServerAuth,
+}
 
 type Nothing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn only_outputs<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented(
-        "this is a worker: it answers other processes of its cluster; connect to the scheduler",
+        "this is a worker: it hands out results to whoever has a ticket for them; connect to the scheduler",
     ))
 }
 
@@ -178,8 +186,17 @@ impl FlightService for DataService {
     type DoExchangeStream = Nothing<FlightData>;
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Blocks>, Status> {
+        if direct::takes(&request.get_ref().ticket) {
+            return self.data.get_direct(&request.get_ref().ticket).map(Response::new);
+        }
         let is_near = request.remote_addr().is_some_and(|a| a.ip().to_canonical().is_loopback());
-        self.0.get(&request.into_inner().ticket, is_near).map(Response::new)
+        let known = self.auth.clone().call(Request::from_parts(
+            request.metadata().clone(),
+            request.extensions().clone(),
+            (),
+        ));
+        known?;
+        self.data.get(&request.into_inner().ticket, is_near).map(Response::new)
     }
 
     async fn handshake(

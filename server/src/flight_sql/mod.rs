@@ -17,6 +17,7 @@
 //! server has ended meanwhile and has a state directory; a client that goes away takes its query with it; what
 //! clients can make the server keep is bounded in number and age.
 
+mod endpoints;
 mod front;
 mod ingest;
 mod message;
@@ -56,6 +57,7 @@ use sessions::Sessions;
 pub(crate) use message::{command_message, is_durable, table_rows};
 pub use operations::Limits;
 pub(crate) use sessions::{COOKIE, OFFER, SET_COOKIE, set_in, shown_with};
+pub(crate) use wire::{wire_batches, wire_schema};
 
 /// Larger messages of a client are refused before they are read. Some send all rows of an ingest in one.
 pub const REQUEST_BYTES_MAX: usize = 64 << 20;

@@ -106,7 +106,8 @@ impl Statements {
                     Ok(rows) => {
                         let message = format!("changed {rows} rows");
                         let command = Some(Done { message, rows });
-                        Ok(Promised { handle, schema: Arc::new(Schema::empty()), command })
+                        let schema = Arc::new(Schema::empty());
+                        Ok(Promised { handle, schema, command, endpoints: vec![] })
                     }
                     Err(e) => {
                         // The promise may have become old in the meantime.

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A query is called complete when its rows can be fetched without waiting: the first of a large result, or all of a
-//! small one and of one that workers have computed. What has been computed by then is kept as any result is: a bounded
-//! amount in memory, where the query then waits for its reader, or on disk. A query that fails tells its error to the
+//! small one. What has been computed by then is kept as any result is: a bounded amount here, where the query then
+//! waits for its reader, and at the workers what they have computed. A query that fails tells its error to the
 //! next poll or fetch. The ticket is good from the beginning: whoever redeems it earlier waits.
 //!
 //! What always holds: a query counts as running ([`Limits::running`](super::Limits)) from the first poll until its

@@ -19,6 +19,7 @@ use dovetail_engine::Values;
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
+use super::endpoints::{LeftResults, handle_of};
 use super::message::{command_message, command_metadata, durable_metadata};
 use super::metadata::{self, Listing};
 use super::operations::{HANDLE_RANDOM_BYTES, Limits, Operations, unknown};
@@ -37,9 +38,14 @@ use crate::security::users::Identity;
 pub struct Service {
     operations: Operations,
     polls: Polls,
+    left: LeftResults,
     prepared: Arc<PreparedStatements>,
     limits: Limits,
 }
+
+/// In a request's extensions: it is for a poll.
+#[derive(Clone, Copy)]
+struct Polled;
 
 type DoGet = Result<Response<<Service as FlightService>::DoGetStream>, Status>;
 type Info = Result<Response<FlightInfo>, Status>;
@@ -48,14 +54,22 @@ impl Service {
     pub fn new(limits: Limits, durable: Option<Arc<DurableResults>>) -> Service {
         let prepared = Arc::new(PreparedStatements::new(limits));
         let polls = Polls::new(limits.unfetched_age);
-        Service { operations: Operations::new(limits, durable), polls, prepared, limits }
+        let left = LeftResults::new(limits.unfetched_age);
+        Service { operations: Operations::new(limits, durable), polls, left, prepared, limits }
     }
 
     /// The statements of whoever makes a call.
     fn statements_of<T>(&self, request: &Request<T>) -> Result<Statements, Status> {
         let caller = caller_of(request)?;
         let (operations, polls) = (self.operations.clone(), self.polls.clone());
-        Ok(Statements { client: caller.identity.clone(), caller, operations, polls })
+        Ok(Statements { client: caller.identity.clone(), caller, operations, polls, left: None })
+    }
+
+    /// Those of a client that asks where rows are, and not for the rows, nor how far they are.
+    fn statements_to_promise<T>(&self, request: &Request<T>) -> Result<Statements, Status> {
+        let is_polled = request.extensions().get::<Polled>().is_some();
+        let left = (!is_polled).then(|| self.left.clone());
+        Ok(Statements { left, ..self.statements_of(request)? })
     }
 
     /// Ends the session of whoever makes a call, with all that runs in it.
@@ -86,11 +100,12 @@ impl Service {
 
     /// Runs a query while its client asks now and then how far it is. A command is carried out by the first poll;
     /// what has no rows to be computed is complete at once.
-    pub async fn poll(&self, request: Request<FlightDescriptor>) -> Result<PollInfo, Status> {
+    pub async fn poll(&self, mut request: Request<FlightDescriptor>) -> Result<PollInfo, Status> {
         let statements = self.statements_of(&request)?;
         if let Some(handle) = statement_handle(&request.get_ref().cmd)? {
             return statements.polls.poll(own(&statements.client, &handle)?).await;
         }
+        request.extensions_mut().insert(Polled);
         let info = self.get_flight_info(request).await?.into_inner();
         let ticket =
             info.endpoint.first().and_then(|e| e.ticket.as_ref()).map(|t| statement_handle(&t.ticket));
@@ -106,6 +121,13 @@ impl Service {
     /// Stops or forgets a result.
     pub fn cancel(&self, info: &FlightInfo, client: &Identity) -> Result<CancelStatus, Status> {
         let mut status = CancelStatus::NotCancellable;
+        let left = info.endpoint.iter().filter_map(|e| handle_of(&e.ticket.as_ref()?.ticket)).next();
+        if let Some(handle) = left {
+            return match self.left.cancel(own(client, &handle)?) {
+                true => Ok(CancelStatus::Cancelled),
+                false => Err(unknown()),
+            };
+        }
         for endpoint in &info.endpoint {
             let handle = endpoint.ticket.as_ref().map(|t| statement_handle(&t.ticket)).transpose()?;
             if let Some(handle) = handle.flatten() {
@@ -126,12 +148,17 @@ impl Service {
     }
 
     fn promised(&self, promised: Promised, descriptor: FlightDescriptor) -> Info {
+        let mut info = FlightInfo::new().with_descriptor(descriptor);
+        info.schema = ipc(&promised.schema)?;
+        if !promised.endpoints.is_empty() {
+            info.endpoint = promised.endpoints;
+            return Ok(Response::new(info));
+        }
         let ticket = TicketStatementQuery { statement_handle: promised.handle };
         let endpoint = FlightEndpoint::new()
             .with_ticket(Ticket::new(ticket.as_any().encode_to_vec()))
             .with_expiration_time(expiry(self.limits.unfetched_age));
-        let mut info = FlightInfo::new().with_descriptor(descriptor).with_endpoint(endpoint);
-        info.schema = ipc(&promised.schema)?;
+        info = info.with_endpoint(endpoint);
         if let Some(done) = promised.command {
             info = info.with_app_metadata(command_metadata(&done.message));
         } else if self.operations.outlive_the_process() {
@@ -172,7 +199,7 @@ impl FlightSqlService for Service {
         r: Request<FlightDescriptor>,
     ) -> Info {
         refuse_transaction(&c.transaction_id)?;
-        let promised = self.statements_of(&r)?.promise(c.query, Values::default()).await?;
+        let promised = self.statements_to_promise(&r)?.promise(c.query, Values::default()).await?;
         self.promised(promised, r.into_inner())
     }
 
@@ -181,7 +208,7 @@ impl FlightSqlService for Service {
         c: CommandPreparedStatementQuery,
         r: Request<FlightDescriptor>,
     ) -> Info {
-        let promised = self.promise_prepared(&c, &self.statements_of(&r)?).await?;
+        let promised = self.promise_prepared(&c, &self.statements_to_promise(&r)?).await?;
         self.promised(promised, r.into_inner())
     }
 

@@ -2,19 +2,22 @@
 //!
 //! ```text
 //! GetFlightInfo ─▶ promise ─┬─ query:   planned, promised
+//!                           ├─ query whose rows are to stay at workers (endpoints): run at once, where they are is told
 //!                           └─ command: run at once, its message told, an empty result promised
-//! DoGet ─────────▶ redeem ──── query:   run to its end, then its rows are streamed
+//! DoGet ─────────▶ redeem ──── query:   run, its rows are streamed
 //! ```
 
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow_flight::FlightEndpoint;
 use bytes::Bytes;
 use dovetail_engine::{
     Cancellation, Description, Effect, ResultStream, Session, Statement, StatementKind, Values,
 };
 use tonic::Status;
 
+use super::endpoints::LeftResults;
 use super::operations::{Operations, Promise, Running};
 use super::polls::Polls;
 use super::rows::{stream_of, stream_of_batches};
@@ -37,6 +40,8 @@ pub struct Statements {
     pub client: Identity,
     /// The client's session.
     pub caller: Caller,
+    /// Where results are noted that stay at workers; none if the call is for the rows themselves.
+    pub left: Option<LeftResults>,
 }
 
 /// What a client is told of a statement before it fetches the rows.
@@ -45,6 +50,8 @@ pub struct Promised {
     pub schema: SchemaRef,
     /// What it did and how many rows it changed, if it was a command.
     pub command: Option<Done>,
+    /// Where the rows are, if not here.
+    pub endpoints: Vec<FlightEndpoint>,
 }
 
 /// What a command did.
@@ -68,17 +75,25 @@ impl Statements {
     pub async fn promise(&self, sql: String, values: Values) -> Result<Promised, Status> {
         let (statement, session) = self.prepare(sql, values).await?;
         if statement.is_query {
+            if let Some(left) = &self.left
+                && session.leaves_rows(&statement)
+            {
+                return self.leave(left, statement, session).await;
+            }
             let schema = wire_schema(&statement.schema);
             let sql = statement.text().to_owned();
             let promise = Promise::Query(Box::new(statement), session);
             let handle = self.keep(promise, &sql)?;
-            return Ok(Promised { handle, schema, command: None });
+            return Ok(Promised { handle, schema, command: None, endpoints: vec![] });
         }
         self.may(statement.effect, statement.text())?;
         // Before the command, so that it is not carried out and then refused.
         let handle = self.keep(Promise::Done, statement.text())?;
         match self.carry_out(statement, session).await {
-            Ok(done) => Ok(Promised { handle, schema: Arc::new(Schema::empty()), command: Some(done) }),
+            Ok(done) => {
+                let (schema, command) = (Arc::new(Schema::empty()), Some(done));
+                Ok(Promised { handle, schema, command, endpoints: vec![] })
+            }
             Err(e) => {
                 // The promise may have become old in the meantime.
                 let _ = self.operations.cancel(&handle);

@@ -72,7 +72,8 @@ async fn begin(client: &mut Client, ticket: Ticket) -> Result<Fetched, FlightErr
 pub fn the_ticket(info: &FlightInfo) -> Result<Ticket, FlightError> {
     let [endpoint] = info.endpoint.as_slice() else {
         return Err(FlightError::ProtocolError(format!(
-            "expected one endpoint, not {}",
+            "the rows are at {} places, and this client fetches them from the server alone: SET result_endpoints = \
+             'server' first",
             info.endpoint.len()
         )));
     };

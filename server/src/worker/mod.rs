@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! scheduler ── control stream ──▶ Worker ─▶ Host (threads, outputs)
-//! other processes ── DoGet ──▶ data::serve ─▶ Host's outputs
+//! other processes, clients ── DoGet ──▶ data::serve ─▶ Host's outputs
 //! ```
 //!
 //! What always holds: a worker belongs to one scheduler at a time. When the connection is gone, the scheduler takes the
@@ -22,7 +22,6 @@ use dovetail_engine::memory::{Governor, SpillSpace};
 use dovetail_engine::{MemoryLimit, SpillDirectory, SpillPolicy};
 use tokio::sync::watch;
 use tonic::service::Routes;
-use tonic::service::interceptor::InterceptedService;
 
 use crate::connect::Connector;
 use crate::data::MESSAGE_BYTES_MAX;
@@ -130,10 +129,10 @@ pub async fn run(
 
 /// Hands out outputs, for as long as the process lives.
 fn serve(surroundings: &Surroundings, host: Arc<Host>, listening: Listening) {
-    let service = DataService(DataServer { host, tables: None });
+    let data = DataServer { host: Some(host), tables: None };
+    let service = DataService { data, auth: ServerAuth::new(&surroundings.security) };
     let service = FlightServiceServer::new(service).max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let auth = ServerAuth::new(&surroundings.security);
-    let routes = Routes::new(InterceptedService::new(service, auth));
+    let routes = Routes::new(service);
     tokio::spawn(async move {
         if let Err(error) = listening.serve(routes, std::future::pending()).await {
             tracing::error!(%error, "the worker's port is closed");

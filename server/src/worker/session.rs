@@ -26,7 +26,7 @@ use crate::control::scheduler_message::Message;
 use crate::control::{self, WorkerMessage, worker_message};
 use crate::data::fetch::RemoteTables;
 use crate::error::{Result, ServerError};
-use crate::host::{Ends, Host, failure_of};
+use crate::host::{Ends, Host, Readable, failure_of};
 use crate::security::ClientAuth;
 
 /// Messages to the scheduler that wait to be sent.
@@ -76,6 +76,16 @@ impl Ends for Reports {
         let outbound = self.outbound.lock().clone();
         if let Some(outbound) = outbound {
             // If the stream is gone, the next scheduler sees what has come of it.
+            let _ = outbound.blocking_send(WorkerMessage { message: Some(message) });
+        }
+    }
+
+    fn fetched(&self, query: u64, output: OutputId) {
+        let output = Some(control::Output::of(query, output));
+        let message = worker_message::Message::Fetched(control::Fetched { output });
+        let outbound = self.outbound.lock().clone();
+        if let Some(outbound) = outbound {
+            // A scheduler that does not hear of it drops the output later.
             let _ = outbound.blocking_send(WorkerMessage { message: Some(message) });
         }
     }
@@ -316,7 +326,9 @@ impl Stay<'_> {
             context: Arc::new(context),
             fetcher: fetcher.clone(),
         };
+        let readable = Readable::of(&graph, begin.capability);
         self.host.begin(begin.query, PlacedRun::new(graph, surroundings));
+        readable.into_iter().for_each(|readable| self.host.let_read(begin.query, readable));
         Ok(())
     }
 

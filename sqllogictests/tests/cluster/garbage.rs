@@ -189,9 +189,9 @@ fn tickets() -> Result<(), Failed> {
     let mut world = World::start()?;
     let outputs = || (0..4).map(|partition| OutputAttempt { partition, attempt: 0 }).collect::<Vec<_>>();
     let nothing = Fetch { query: 1 << 60, stage: 0, outputs: outputs(), ..Fetch::default() };
-    for port in [world.cluster.address(), world.worker] {
+    for (port, told) in [(world.cluster.address(), "no outputs are here"), (world.worker, "is over")] {
         let refused = world.fetches(port, nothing.encode_to_vec());
-        if !refused.as_ref().is_err_and(|e| e.contains("is over")) {
+        if !refused.as_ref().is_err_and(|e| e.contains(told)) {
             return Err(format!("a query that is not there is answered: {refused:?}").into());
         }
         let table = Fetch { table: Some(MemoryTable { id: u64::MAX, version: 3 }), ..Fetch::default() };

@@ -9,6 +9,7 @@ mod audit;
 mod crowd;
 mod damage;
 mod data;
+mod endpoints;
 mod full_disks;
 mod garbage;
 mod links;
@@ -21,6 +22,7 @@ mod server;
 mod skew;
 mod slow;
 mod spilling;
+mod streaming;
 mod tasks;
 mod workers;
 
@@ -45,6 +47,8 @@ fn main() -> ExitCode {
         audit::trials(),
         slow::trials(),
         spilling::trials(),
+        streaming::trials(),
+        endpoints::trials(),
         damage::trials(),
         full_disks::trials(),
         tasks::trials(),

@@ -1,4 +1,4 @@
-//! What the state machine asks for, carried out: messages to workers, tasks at home, answers.
+//! What the state machine asks for, carried out: messages to workers, and queries that end.
 //!
 //! What always holds: a worker is told of a query before it is told of anything in it, and where an output is before it
 //! is told to run what reads it.
@@ -26,36 +26,21 @@ impl Driver {
                     let output = Some(control::Output::of(query.0, output));
                     w.send(Message::Cancel(control::Cancel { output }));
                 }
-                None => {
-                    if let Some(run) = self.host.run_of(query.0) {
-                        run.cancel_attempt(output);
-                    }
-                }
+                None => self.stop_at_home(query),
             },
-            Action::Discard { query, output, worker } => match self.workers.get(&worker) {
-                Some(w) => {
-                    let output = Some(control::Output::of(query.0, output));
-                    w.send(Message::Discard(control::Discard { output }));
-                }
-                None => {
-                    if let Some(run) = self.host.run_of(query.0) {
-                        run.discard(output);
-                    }
-                }
-            },
+            Action::Discard { query, output, worker } => {
+                let output = Some(control::Output::of(query.0, output));
+                self.send(worker, Message::Discard(control::Discard { output }));
+            }
             Action::Release { query, stage } => self.release(query, stage),
             Action::Stop { query } => {
                 for worker in self.workers.values().filter(|w| w.has_begun(query)) {
                     worker.send(Message::Stop(control::Stop { query: query.0 }));
                 }
-                if let Some(run) = self.host.run_of(query.0) {
-                    run.stop_attempts();
-                }
+                self.stop_at_home(query);
             }
-            Action::Answer { query } => {
-                let rows = self.rows(query);
-                self.end(query, rows);
-            }
+            // Whoever asked has the rows.
+            Action::Answer { query } => self.end(query, Ok(())),
             // Whatever of it has run in vain since the answer was told to end then.
             Action::Finish { .. } => {}
             Action::Abandon { query, cause } => self.abandon(query, cause),
@@ -83,9 +68,6 @@ impl Driver {
         for worker in self.workers.values().filter(|w| w.has_begun(id)) {
             worker.send(Message::Release(control::Release { query: id.0, stage: stage.0 }));
         }
-        if let Some(run) = self.host.run_of(id.0) {
-            run.release(stage);
-        }
         if let Some(query) = self.queries.get_mut(&id) {
             query.reports.retain(|output, _| output.task.stage != stage);
         }
@@ -94,18 +76,11 @@ impl Driver {
     /// Sends a task, and before it whatever it needs to know.
     fn run(&mut self, id: QueryId, output: OutputId, worker: WorkerId) {
         let Some(query) = self.queries.get(&id) else { return };
+        if worker == HOME {
+            return self.bring_home(id, output);
+        }
         let stage = output.task.stage;
         let placements = self.placements(id, query, stage);
-        if worker == HOME {
-            let Some(run) = self.host.run_of(id.0) else { return };
-            for (placement, _) in placements {
-                if let Err(error) = run.place(placement) {
-                    tracing::error!("{error}");
-                }
-            }
-            self.host.start(id.0, output);
-            return;
-        }
         // A worker that is not there has just been lost: the state machine hears of it next.
         let Some(w) = self.workers.get_mut(&worker) else { return };
         tell(w, worker, id, query, &placements);
@@ -125,7 +100,7 @@ impl Driver {
     }
 
     /// Where everything is that a stage reads, and at which worker.
-    fn placements(&self, id: QueryId, query: &Query, stage: StageId) -> Vec<(Placement, WorkerId)> {
+    pub fn placements(&self, id: QueryId, query: &Query, stage: StageId) -> Vec<(Placement, WorkerId)> {
         let mut placements = vec![];
         for stage in query.inputs(stage) {
             for partition in 0..query.stages[stage.0 as usize].tasks {
@@ -133,12 +108,9 @@ impl Driver {
                 let Some((attempt, holder)) = self.scheduler.output(id, task) else { continue };
                 let output = OutputId { task, attempt };
                 let Some(report) = query.reports.get(&output).cloned() else { continue };
-                let place = match self.workers.get(&holder) {
-                    Some(holder) => Some(holder.hello.address.clone()),
-                    None if holder == HOME => None,
-                    // It has just been lost; the task will be told so by what it reads.
-                    None => continue,
-                };
+                // If it has just been lost, the task will be told so by what it reads.
+                let Some(at) = self.workers.get(&holder) else { continue };
+                let place = Some(at.hello.address.clone());
                 placements.push((Placement { output, place, report }, holder));
             }
         }
@@ -154,7 +126,9 @@ fn tell(w: &mut Worker, number: WorkerId, id: QueryId, query: &Query, placements
         let worker = w.hello.name.clone();
         query.record(|| record::Record::Told(records::Told { worker }));
         let memory = control::MemoryPart::of(&query.asked.context.memory);
-        w.send(Message::Begin(control::Begin { query: id.0, graph, operators, memory }));
+        let capability = query.asked.capability.clone().unwrap_or_default().into();
+        let begin = control::Begin { query: id.0, graph, operators, memory, capability };
+        w.send(Message::Begin(begin));
     }
     for (placement, holder) in placements {
         if !w.knows_place(id, placement.output) {

@@ -133,8 +133,8 @@ impl Driver {
     }
 
     fn restore(&mut self, id: QueryId, pending: Pending) {
-        let Pending { orphan: Orphan { unfinished, log, asked, reply }, held, running } = pending;
-        let mut query = Query::new(asked, reply, 0, Some(log));
+        let Pending { orphan: Orphan { unfinished, log, asked, delivery }, held, running } = pending;
+        let mut query = Query::new(asked, delivery, 0, Some(log));
         query.resume(unfinished.stages.clone(), unfinished.decided.clone());
         let open = open_stages(&unfinished);
         let fits = |output: &OutputId| {
@@ -172,7 +172,7 @@ impl Driver {
             held: adopted.clone(),
             running: running.clone(),
         };
-        self.begin_at_home(id, &query.asked, graph);
+        query.asked.context.tasks.store(graph.task_count(), std::sync::atomic::Ordering::Relaxed);
         self.queries.insert(id, query);
         self.tell(Event::QueryRestored { query: id, restored: Box::new(restored) });
         self.note_adopted(id, &unfinished, &adopted, running.len());
