@@ -81,6 +81,7 @@ fn run(name: &str, cluster: &dyn Cluster) -> Result<()> {
         context: Arc::new(context),
         operators: 1,
         durable: None,
+        capability: None,
     };
     let (start, before) = (Instant::now(), CpuTimes::now()?);
     cluster.run(query)?.wait_for_all()?;
