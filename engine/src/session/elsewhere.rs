@@ -21,6 +21,8 @@ pub struct Elsewhere {
     /// In the order of the rows.
     pub outputs: Vec<OutputPlace>,
     rows: DeliveredRows,
+    /// How it has ended, if it has.
+    end: Option<Result<()>>,
     /// Dropped before the audit's record ends.
     running: Option<RunningGuard>,
     _counted: Counted,
@@ -68,7 +70,8 @@ impl Session {
                         record.bytes_out += outputs.iter().map(|o| o.bytes).sum::<u64>();
                     });
                 }
-                Ok(Elsewhere { schema, outputs, rows, running: Some(running), _counted: counted, audited })
+                let running = Some(running);
+                Ok(Elsewhere { schema, outputs, rows, end: None, running, _counted: counted, audited })
             }
             Err(error) => audited.end(Err(error)),
         }
@@ -109,20 +112,23 @@ fn place(output: &dyn HeldOutput) -> Result<OutputPlace> {
 }
 
 impl Elsewhere {
-    /// Whether it is over with the rows, since all were fetched or the query has failed. They are not there any more.
+    /// Whether it is over with the rows, since all were fetched or the query has failed: they are not there any more.
     pub fn is_over(&mut self) -> bool {
-        let Some(end) = self.rows.left() else { return false };
-        // What was read is noted first.
-        self.running = None;
-        if let Err(error) = self.audited.end(end) {
-            tracing::info!(%error, "a result at the workers is lost");
+        if self.end.is_none() {
+            self.end = self.rows.left();
         }
-        true
+        self.end.is_some()
     }
 }
 
 impl Drop for Elsewhere {
     fn drop(&mut self) {
+        // What was read is noted before the record ends.
         self.running = None;
+        if let Some(end) = self.end.take()
+            && let Err(error) = self.audited.end(end)
+        {
+            tracing::info!(%error, "a result at the workers is lost");
+        }
     }
 }

@@ -12,7 +12,7 @@ use dovetail_engine::scheduler::events::{Attempt, OutputId};
 use dovetail_planner::graph::TaskId;
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -21,6 +21,10 @@ use super::serve::{Blocks, DataServer, status};
 use crate::control::ClientTicket;
 use crate::flight_sql::{wire_batches, wire_schema};
 use crate::host::{Host, Readable};
+
+/// Clients that fetch at a time. Each takes a thread for as long as it likes, and other processes fetch here, too.
+const CLIENTS_MAX: usize = 128;
+static CLIENTS: Semaphore = Semaphore::const_new(CLIENTS_MAX);
 
 /// Outputs of one ticket.
 const OUTPUTS_MAX: usize = 1 << 16;
@@ -49,6 +53,11 @@ impl DataServer {
             );
             return Err(gone());
         };
+        let Ok(permit) = CLIENTS.try_acquire() else {
+            return Err(Status::resource_exhausted(format!(
+                "{CLIENTS_MAX} clients are fetching rows from this worker, and it serves no more at a time; try again later"
+            )));
+        };
         let (sender, receiver) = mpsc::channel(BLOCKS_AHEAD);
         let schema = wire_schema(&readable.schema);
         let encoder = FlightDataEncoderBuilder::new()
@@ -56,6 +65,7 @@ impl DataServer {
             // The pieces are cut already, by what they really take.
             .with_max_flight_data_size(usize::MAX);
         tokio::task::spawn_blocking(move || {
+            let _permit = permit;
             if let Err(status) = send_all(&host, &readable, &ticket, &sender) {
                 // The client may be gone, which is why it ended then.
                 let _ = sender.blocking_send(Err(status.into()));

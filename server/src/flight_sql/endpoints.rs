@@ -54,7 +54,10 @@ impl LeftResults {
     /// Drops a result. Says whether there was one.
     pub fn cancel(&self, handle: &Bytes) -> bool {
         let left = self.all.lock().remove(handle);
-        left.is_some()
+        let is_there = left.is_some();
+        // Its end is written down: not on a thread of the runtime.
+        tokio::task::spawn_blocking(move || drop(left));
+        is_there
     }
 
     /// Drops a result when it was fetched or has failed, or its time is over.

@@ -68,19 +68,23 @@ async fn begin(client: &mut Client, ticket: Ticket) -> Result<Fetched, FlightErr
     Ok(Fetched { first: rest.try_next().await?, rest })
 }
 
-/// Our server has one endpoint, and it is the server itself.
+/// Unless the session is set otherwise there is one endpoint, and it is the server itself.
 pub fn the_ticket(info: &FlightInfo) -> Result<Ticket, FlightError> {
-    let [endpoint] = info.endpoint.as_slice() else {
-        return Err(FlightError::ProtocolError(format!(
-            "the rows are at {} places, and this client fetches them from the server alone: SET result_endpoints = \
-             'server' first",
-            info.endpoint.len()
-        )));
-    };
+    let [endpoint] = info.endpoint.as_slice() else { return Err(elsewhere()) };
+    if !endpoint.location.is_empty() {
+        return Err(elsewhere());
+    }
     endpoint
         .ticket
         .clone()
         .ok_or_else(|| FlightError::ProtocolError("an endpoint without a ticket".to_owned()))
+}
+
+/// The rows are not to be had from the server.
+fn elsewhere() -> FlightError {
+    let message = "the rows are at the workers, and this client fetches them from the server alone: SET \
+                   result_endpoints = 'server' and run the query again";
+    FlightError::ProtocolError(message.to_owned())
 }
 
 /// Not told by the server, but noticed on the way.
