@@ -237,6 +237,7 @@ fn cancelled() -> Result<(), Failed> {
     session.cancel_handle().cancel();
     must_be_gone(folder.path())?;
     assert!(matches!(stream.next(), Some(Err(EngineError::Cancelled))));
+    drop(stream);
     assert_eq!(session.memory().used_bytes, 0);
     Ok(())
 }
