@@ -25,7 +25,7 @@ const NAME: &str = "arrow_flight_session_id";
 const TOKEN: &str = "a-token-that-nobody-guesses";
 
 /// Short lives, so that a test sees their end.
-const IDLE: Duration = Duration::from_millis(300);
+const IDLE: Duration = Duration::from_secs(2);
 
 fn served() -> Served {
     Served::new()
